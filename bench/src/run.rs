@@ -1,0 +1,362 @@
+//! Runs a load: all connections on one thread, each with its window of requests under way.
+
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
+
+use hdrhistogram::Histogram;
+use star_core::{
+    Clock, Key, RequestId, Time,
+    message::ResponseBody,
+};
+use star_objstore::Reader;
+use tokio::task::{LocalSet, spawn_local};
+
+use crate::{
+    BenchError,
+    connection::{Connection, version_of},
+    record::{Operation, Recorded},
+    report::{Part, Report},
+    workload::{Keys, Options, Random, key_text},
+};
+
+/// How far a load is, for whoever watches.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Progress {
+    /// Operations done so far.
+    pub ops: u64,
+    /// Seconds since the load began, the warm-up included.
+    pub seconds: f64,
+}
+
+/// What the clients of a load share.
+struct Shared {
+    options: Options,
+    keys: Keys,
+    clock: Clock,
+    /// The keys, made once: a load generator must not spend its time on that.
+    names: Vec<Key>,
+    /// The client number in request ids: drawn at random, so that two runs do not repeat each other's requests.
+    client_base: u64,
+    begin: Time,
+    count_from: Time,
+    end: Time,
+    tally: RefCell<Tally>,
+}
+
+struct Tally {
+    read: Histogram<u64>,
+    write: Histogram<u64>,
+    mapped_reads: u64,
+    error_codes: BTreeMap<String, u64>,
+    history: Vec<Recorded>,
+    ops: u64,
+}
+
+/// Keys are kept as text up to this number; more are made when they are needed.
+const NAMES_MAX: u64 = 1 << 20;
+
+/// Runs the load to its end and says what came of it. `watch` is called about five times a second.
+pub async fn run(options: Options, watch: impl FnMut(Progress) + 'static) -> Result<Report, BenchError> {
+    options.validate()?;
+    LocalSet::new().run_until(run_local(options, watch)).await
+}
+
+async fn run_local(options: Options, watch: impl FnMut(Progress) + 'static) -> Result<Report, BenchError> {
+    let clock = Clock;
+    let client_base = clock.now().0 ^ u64::from(std::process::id()) << 40;
+    if options.fill {
+        fill(&options, client_base ^ u64::MAX).await?;
+    }
+    let mut connections = Vec::new();
+    for client in 0..options.clients {
+        connections.push(Connection::dial(&options.targets[client % options.targets.len()].addr).await?);
+    }
+    let begin = clock.now();
+    let count_from = begin + Duration::from_secs_f64(options.warm_up_seconds);
+    let shared = Rc::new(Shared {
+        keys: Keys::new(options.distribution, options.keys),
+        names: (0..options.keys.min(NAMES_MAX)).map(|key| Key::new(key_text(key))).collect(),
+        clock,
+        client_base,
+        begin,
+        count_from,
+        end: count_from + Duration::from_secs_f64(options.seconds),
+        tally: RefCell::new(Tally::new()),
+        options,
+    });
+    let watcher = spawn_local(report_progress(Rc::clone(&shared), watch));
+    let tasks: Vec<_> = connections
+        .into_iter()
+        .enumerate()
+        .map(|(number, connection)| spawn_local(Client::new(Rc::clone(&shared), number, connection).run()))
+        .collect();
+    let mut failed = None;
+    for task in tasks {
+        if let Err(error) = task.await.expect("a client of the load does not panic") {
+            failed.get_or_insert(error);
+        }
+    }
+    watcher.abort();
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(shared.report()),
+    }
+}
+
+async fn report_progress(shared: Rc<Shared>, mut watch: impl FnMut(Progress)) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let seconds = shared.clock.now().since(shared.begin).as_secs_f64();
+        watch(Progress { ops: shared.tally.borrow().ops, seconds });
+    }
+}
+
+/// Writes every key once.
+async fn fill(options: &Options, client: u64) -> Result<(), BenchError> {
+    let mut connection = Connection::dial(&options.targets[0].addr).await?;
+    let value = vec![b'.'; options.value_bytes];
+    let (mut next, mut done, mut tries) = (0, 0, 0_u32);
+    let window = (1024 * 1024 / options.value_bytes.max(1)).clamp(1, 256) as u64;
+    let mut again = Vec::new();
+    while done < options.keys {
+        while next < options.keys && next - done < window {
+            queue_fill(&mut connection, next, &value, client);
+            next += 1;
+        }
+        connection.flush().await?;
+        let mut refusal = None;
+        connection
+            .receive(|key, body, _| match body {
+                ResponseBody::Written { .. } => done += 1,
+                other => {
+                    again.push(key);
+                    refusal = Some(other);
+                }
+            })
+            .await?;
+        if let Some(refusal) = refusal {
+            tries += 1;
+            if tries > 1000 {
+                let why = format!("the keys cannot be written before the load: {refusal:?}");
+                return Err(BenchError::Options(why));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for key in again.drain(..) {
+            queue_fill(&mut connection, key, &value, client);
+        }
+    }
+    Ok(())
+}
+
+fn queue_fill(connection: &mut Connection, key: u64, value: &[u8], client: u64) {
+    connection.queue_set(key, Key::new(key_text(key)), value, RequestId::Counted { client, number: key });
+}
+
+impl Tally {
+    fn new() -> Self {
+        // Three digits: an error of at most 0.1 %; up to a minute.
+        let histogram = || Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("bounds that the crate takes");
+        Self {
+            read: histogram(),
+            write: histogram(),
+            mapped_reads: 0,
+            error_codes: BTreeMap::new(),
+            history: Vec::new(),
+            ops: 0,
+        }
+    }
+}
+
+impl Shared {
+    fn name(&self, key: u64) -> Key {
+        self.names.get(key as usize).cloned().unwrap_or_else(|| Key::new(key_text(key)))
+    }
+
+    fn report(&self) -> Report {
+        let mut tally = self.tally.borrow_mut();
+        let seconds = self.options.seconds;
+        Report {
+            system: "star".to_owned(),
+            servers: self.options.targets.len(),
+            seconds,
+            errors: tally.error_codes.values().sum(),
+            read: Part::new(&tally.read, seconds),
+            write: Part::new(&tally.write, seconds),
+            mapped_reads: tally.mapped_reads,
+            error_codes: std::mem::take(&mut tally.error_codes),
+            history: std::mem::take(&mut tally.history),
+        }
+    }
+}
+
+/// One connection with its window.
+struct Client {
+    shared: Rc<Shared>,
+    number: usize,
+    connection: Connection,
+    reader: Option<Reader>,
+    random: Random,
+    window: Vec<Option<UnderWay>>,
+    free: Vec<usize>,
+    writes: u64,
+    value: Vec<u8>,
+    mapped_value: Vec<u8>,
+}
+
+#[derive(Clone, Debug)]
+struct UnderWay {
+    key: u64,
+    /// What was written, if the load is recorded; `None` for a read.
+    write: Option<String>,
+    is_read: bool,
+    call: Time,
+}
+
+impl Client {
+    fn new(shared: Rc<Shared>, number: usize, connection: Connection) -> Self {
+        let options = &shared.options;
+        let target = &options.targets[number % options.targets.len()];
+        // Without a mapped store every read goes over the connection.
+        let reader = target.store.as_ref().and_then(|path| Reader::open(path).ok());
+        Self {
+            number,
+            connection,
+            reader,
+            random: Random::new(options.seed ^ (number as u64) << 32),
+            window: vec![None; options.pipeline],
+            free: (0..options.pipeline).collect(),
+            writes: 0,
+            value: vec![b'x'; options.value_bytes],
+            mapped_value: Vec::new(),
+            shared,
+        }
+    }
+
+    async fn run(mut self) -> Result<(), BenchError> {
+        let end = self.shared.end;
+        loop {
+            let mut mapped = 0;
+            while let Some(slot) = self.free.pop() {
+                if self.shared.clock.now() >= end {
+                    self.free.push(slot);
+                    break;
+                }
+                // Reads that need no connection must not keep the others from theirs for long.
+                if !self.begin(slot) {
+                    mapped += 1;
+                    if mapped % 1024 == 0 {
+                        tokio::task::yield_now().await;
+                    }
+                }
+            }
+            if self.free.len() == self.window.len() {
+                return Ok(());
+            }
+            self.connection.flush().await?;
+            let mut answers = Vec::new();
+            let limit = end + Duration::from_secs(5);
+            let wait = limit.since(self.shared.clock.now());
+            let received = self.connection.receive(|id, body, value| answers.push((id, body, value)));
+            match tokio::time::timeout(wait, received).await {
+                Ok(received) => received?,
+                Err(_) => return self.give_up(),
+            }
+            for (id, body, value) in answers {
+                self.finish(id as usize, &body, &value);
+            }
+        }
+    }
+
+    /// Begins an operation; false if it is done already, because the mapped store had the answer.
+    fn begin(&mut self, slot: usize) -> bool {
+        let options = &self.shared.options;
+        let key = self.shared.keys.next(&mut self.random);
+        let name = self.shared.name(key);
+        let call = self.shared.clock.now();
+        if self.random.unit() < options.read_share {
+            if self.read_mapped(key, &name, call) {
+                self.free.push(slot);
+                return false;
+            }
+            self.connection.queue_get(slot as u64, name);
+            self.window[slot] = Some(UnderWay { key, write: None, is_read: true, call });
+            return true;
+        }
+        self.writes += 1;
+        let client = self.shared.client_base.wrapping_add(self.number as u64);
+        let request_id = RequestId::Counted { client, number: self.writes };
+        let write = options.record.then(|| {
+            format!("{:0width$}", u128::from(self.writes) * 100_000 + self.number as u128, width = options.value_bytes)
+        });
+        let value = write.as_ref().map_or(self.value.as_slice(), |text| text.as_bytes());
+        self.connection.queue_set(slot as u64, name, value, request_id);
+        self.window[slot] = Some(UnderWay { key, write, is_read: false, call });
+        true
+    }
+
+    fn read_mapped(&mut self, key: u64, name: &Key, call: Time) -> bool {
+        let Some(reader) = &mut self.reader else { return false };
+        let body = match reader.get(name, &mut self.mapped_value) {
+            star_objstore::Answer::Found { version, encoding } => ResponseBody::Value { version, encoding },
+            star_objstore::Answer::NotFound => ResponseBody::NotFound,
+            star_objstore::Answer::Ask(_) => return false,
+        };
+        let value = std::mem::take(&mut self.mapped_value);
+        self.count(UnderWay { key, write: None, is_read: true, call }, &body, &value);
+        self.mapped_value = value;
+        self.shared.tally.borrow_mut().mapped_reads += u64::from(call >= self.shared.count_from);
+        true
+    }
+
+    fn finish(&mut self, slot: usize, body: &ResponseBody, value: &[u8]) {
+        if let Some(under_way) = self.window.get_mut(slot).and_then(Option::take) {
+            self.free.push(slot);
+            self.count(under_way, body, value);
+        }
+    }
+
+    fn count(&self, under_way: UnderWay, body: &ResponseBody, value: &[u8]) {
+        let now = self.shared.clock.now();
+        let mut tally = self.shared.tally.borrow_mut();
+        let failed = match body {
+            ResponseBody::Error(failure) => Some(failure.code.name()),
+            ResponseBody::Written { .. } | ResponseBody::Value { .. } | ResponseBody::NotFound => None,
+            _ => Some("UNEXPECTED"),
+        };
+        tally.ops += 1;
+        if let Some(code) = failed {
+            *tally.error_codes.entry(code.to_owned()).or_default() += 1;
+        } else if under_way.call >= self.shared.count_from {
+            let histogram = if under_way.is_read { &mut tally.read } else { &mut tally.write };
+            histogram.saturating_record(now.since(under_way.call).as_nanos() as u64);
+        }
+        if self.shared.options.record {
+            let unknown = matches!(body, ResponseBody::Error(failure) if failure.code.retry());
+            let operation = match under_way.write {
+                Some(write) => Operation::Write(write),
+                None if matches!(body, ResponseBody::Value { .. }) => {
+                    Operation::Read(Some(String::from_utf8_lossy(value).into_owned()))
+                }
+                None => Operation::Read(None),
+            };
+            tally.history.push(Recorded {
+                client: self.number as u32,
+                key: under_way.key,
+                operation,
+                version: version_of(body),
+                call_ns: under_way.call.since(self.shared.begin).as_nanos() as u64,
+                return_ns: (!unknown).then(|| now.since(self.shared.begin).as_nanos() as u64),
+                ok: failed.is_none(),
+            });
+        }
+    }
+
+    /// The load is over, and answers are still missing: their outcome is unknown.
+    fn give_up(mut self) -> Result<(), BenchError> {
+        for under_way in std::mem::take(&mut self.window).into_iter().flatten() {
+            let text = "no answer within 5 s after the end of the load";
+            self.count(under_way, &ResponseBody::error(star_core::ErrorCode::Unfinished, text), &[]);
+        }
+        Ok(())
+    }
+}

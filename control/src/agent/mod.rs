@@ -1,0 +1,348 @@
+//! The part of a server that talks to the control plane: it registers the server, keeps its lease, hears of new views,
+//! and installs what the planner proposes.
+//!
+//! It belongs on a thread of its own, away from the work of the server: a lease must not lapse because there is much to
+//! do. All its futures are `Send`.
+
+mod knowledge;
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use star_core::{
+    ids::ServerId,
+    time::{Clock, Time},
+};
+use tokio::sync::mpsc::UnboundedSender;
+
+use self::knowledge::{Knowledge, Part};
+use crate::{
+    document::CLUSTER_KEY,
+    lease::{LeaseConfig, LeaseKeeper, LeaseState, LeaseStep},
+    plan::{PlanConfig, alive, ended_lives, plan, registered},
+    plane::{Acquired, CasOutcome, ControlPlane, PlaneError, Renewed, Revision, Versioned},
+    view::{ClusterState, ServerRecord},
+};
+
+/// What the server has to know. Events come in an order that is safe to act on: a [`ControlEvent::Lease`] that counts
+/// comes after the [`ControlEvent::Cluster`] with all that was decided before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ControlEvent {
+    /// The cluster's state has changed; some states may be skipped.
+    Cluster(Arc<ClusterState>),
+    /// The server may answer reads before this time of its own clock.
+    Lease {
+        /// The first moment at which it may not any more.
+        until: Time,
+    },
+    /// The server must answer no read until the next [`ControlEvent::Lease`].
+    LeaseLost,
+    /// Registration waits for something to end by itself; a sentence for people.
+    Waiting(String),
+    /// The control plane gives no answer, or none that can be used; it is tried again all the time. What the server
+    /// knows still holds, and its lease until it ends. A sentence for people.
+    Unreachable(String),
+}
+
+/// What an agent must know besides its server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentConfig {
+    /// The name of the cluster.
+    pub cluster: String,
+    /// What the views should look like.
+    pub plan: PlanConfig,
+    /// How long leases run; the same at all servers.
+    pub lease: LeaseConfig,
+}
+
+/// Why an agent ended, or what keeps it from its work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AgentError {
+    /// See [`PlaneError`].
+    #[error(transparent)]
+    Plane(#[from] PlaneError),
+    /// The plane may be there, but not in time for a lease.
+    #[error("the control plane gave no answer within {0:?}; it is tried again until it is back")]
+    Slow(Duration),
+    /// The plane holds a state that cannot follow what this server knows.
+    #[error(
+        "the control plane lost what it knew: {0}; restore it from its latest state, or stop all servers and start the \
+         cluster anew"
+    )]
+    Forgot(String),
+    /// This server's configuration does not fit the cluster: mend one of them.
+    #[error("this server does not fit the cluster: {0}")]
+    Mismatch(String),
+    /// Another process has taken this server's name: stop.
+    #[error("server {name:?} was started again as process {pid} at {addr}: this one must stop")]
+    Superseded {
+        /// The name of both.
+        name: String,
+        /// The other one's address.
+        addr: String,
+        /// The other one's process.
+        pid: u32,
+    },
+}
+
+impl AgentError {
+    /// Whether going on makes no sense. Everything else may end without this server's doing.
+    fn is_final(&self) -> bool {
+        matches!(self, Self::Mismatch(_) | Self::Superseded { .. })
+    }
+}
+
+/// One server's agent.
+#[derive(Debug)]
+pub struct Agent<P> {
+    plane: P,
+    me: ServerRecord,
+    config: AgentConfig,
+    clock: Clock,
+    knowledge: Knowledge,
+    registered: bool,
+}
+
+impl<P: ControlPlane> Agent<P> {
+    /// An agent for the server `me`; `me.id` is not looked at, the cluster gives it. A server that has kept its memory
+    /// comes with the same incarnation, any other with one that was never used under its name.
+    pub fn new(plane: P, me: ServerRecord, config: AgentConfig, events: UnboundedSender<ControlEvent>) -> Self {
+        let knowledge = Knowledge::new(me.clone(), events);
+        Self { plane, me, config, clock: Clock, knowledge, registered: false }
+    }
+
+    /// Enters the server in the cluster and returns its number. Waits as long as the control plane cannot be reached, or
+    /// an earlier life of this server may still hold its lease; says so by events.
+    pub async fn register(&mut self) -> Result<ServerId, AgentError> {
+        self.config.lease.check().map_err(AgentError::Mismatch)?;
+        let mut waiting = false;
+        loop {
+            match self.try_register().await {
+                Ok(Registered::As(id)) => {
+                    self.me.id = id;
+                    self.registered = true;
+                    self.knowledge.fine(Part::Registration);
+                    return Ok(id);
+                }
+                Ok(Registered::Raced) => {}
+                Ok(Registered::MustWait(holder)) => {
+                    if !std::mem::replace(&mut waiting, true) {
+                        self.knowledge.waiting(&holder, self.config.lease.ttl);
+                    }
+                    self.pause().await;
+                }
+                Err(AgentError::Plane(error)) if error.retry() => {
+                    self.knowledge.trouble(Part::Registration, &error.into());
+                    self.pause().await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Works until `stop` is ready, or until the server must stop. Registers first if that was not done.
+    ///
+    /// The server must have stopped to answer reads and to ack before `stop` is ready: the lease is given back then, and
+    /// from that moment others may go on without this server. Where the agent ends by itself, or is dropped, the lease
+    /// runs out instead.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), AgentError> {
+        let work = async {
+            if !self.registered {
+                self.register().await?;
+            }
+            let this = &self;
+            Err(tokio::select! {
+                error = this.follow_views() => error,
+                error = this.keep_lease() => error,
+                error = this.tend_views() => error,
+            })
+        };
+        let outcome = tokio::select! {
+            biased;
+            () = stop => Ok(()),
+            outcome = work => outcome,
+        };
+        self.knowledge.lease(LeaseState::Lost);
+        if outcome.is_ok() && self.registered {
+            let given_back = self.in_time(self.plane.release(&self.me.name, self.me.incarnation)).await;
+            if let Err(error) = given_back {
+                tracing::warn!(%error, "the lease was not given back; it runs out by itself");
+            }
+        }
+        outcome
+    }
+
+    async fn try_register(&self) -> Result<Registered, AgentError> {
+        let found = self.plane.get(CLUSTER_KEY).await?;
+        let (expected, before) = match &found {
+            None => {
+                // Never given twice, because no incarnation is: two clusters of one name do not mix.
+                let cluster = format!("{}-{:x}", self.config.cluster, self.me.incarnation.0);
+                (Revision::ABSENT, ClusterState::new(cluster, self.config.plan.stars))
+            }
+            Some(found) => (found.revision, ClusterState::decode(&found.value).map_err(AgentError::Mismatch)?),
+        };
+        self.check_fits(&before)?;
+        let (after, id) = registered(&before, &self.me);
+        if let Some(found) = found.filter(|_| after == before) {
+            self.knowledge.accept(&found)?;
+            return Ok(Registered::As(id));
+        }
+        match self.install(expected, &before, &after).await? {
+            CasOutcome::Done(_) => Ok(Registered::As(id)),
+            CasOutcome::Conflict => Ok(Registered::Raced),
+            CasOutcome::Leased(_) => {
+                let holder = before.server_named(&self.me.name).cloned();
+                Ok(Registered::MustWait(holder.unwrap_or_else(|| self.me.clone())))
+            }
+        }
+    }
+
+    fn check_fits(&self, state: &ClusterState) -> Result<(), AgentError> {
+        let name = state.cluster.rsplit_once('-').map_or("", |(name, _)| name);
+        if name != self.config.cluster {
+            let ours = &self.config.cluster;
+            return Err(AgentError::Mismatch(format!("it is called {name:?} there and {ours:?} here: choose one name")));
+        }
+        let (theirs, ours) = (state.stars.len(), self.config.plan.stars);
+        if theirs != usize::from(ours) {
+            return Err(AgentError::Mismatch(format!(
+                "it was made with {theirs} stars, and {ours} are configured here: the number cannot be changed later"
+            )));
+        }
+        if state.servers.len() > usize::from(u16::MAX) - 1 {
+            return Err(AgentError::Mismatch("it has had as many servers as it may: make a new cluster".into()));
+        }
+        Ok(())
+    }
+
+    /// Writes `after`, unless it ends the life of a server as a member while that server's lease runs.
+    async fn install(
+        &self,
+        expected: Revision,
+        before: &ClusterState,
+        after: &ClusterState,
+    ) -> Result<CasOutcome, AgentError> {
+        let value = after.encode();
+        let unleased = ended_lives(before, after);
+        let outcome = self.plane.compare_and_set(CLUSTER_KEY, expected, value.clone(), &unleased).await?;
+        if let CasOutcome::Done(revision) = outcome {
+            self.knowledge.accept(&Versioned { revision, value })?;
+        }
+        Ok(outcome)
+    }
+
+    async fn follow_views(&self) -> AgentError {
+        loop {
+            let news = self.plane.changed(CLUSTER_KEY, self.knowledge.revision()).await;
+            let accepted = news.map_err(AgentError::from).and_then(|news| self.knowledge.accept(&news));
+            match self.knowledge.judge(Part::Views, accepted) {
+                Ok(true) => {}
+                Ok(false) => self.pause().await,
+                Err(error) => return error,
+            }
+        }
+    }
+
+    async fn keep_lease(&self) -> AgentError {
+        let mut keeper = LeaseKeeper::new(self.config.lease);
+        loop {
+            let now = self.clock.now();
+            let step = keeper.step(now);
+            self.knowledge.lease(keeper.state(now));
+            let outcome = match step {
+                LeaseStep::Wait(at) => {
+                    tokio::time::sleep(at.since(now)).await;
+                    continue;
+                }
+                LeaseStep::Acquire => self.acquire(&mut keeper).await,
+                LeaseStep::Renew => self.renew(&mut keeper).await,
+                LeaseStep::ReadViews => self.read_views(&mut keeper).await,
+            };
+            match self.knowledge.judge(Part::Lease, outcome) {
+                Ok(true) => {}
+                Ok(false) => keeper.failed(self.clock.now()),
+                Err(error) => return error,
+            }
+        }
+    }
+
+    async fn acquire(&self, keeper: &mut LeaseKeeper) -> Result<(), AgentError> {
+        let sent = self.clock.now();
+        keeper.sent(sent);
+        let acquire = self.plane.acquire(&self.me.name, self.me.incarnation, self.config.lease.ttl);
+        match self.in_time(acquire).await? {
+            Acquired::Held => keeper.acquired(sent, self.clock.now()),
+            Acquired::Refused { .. } => keeper.failed(self.clock.now()),
+        }
+        Ok(())
+    }
+
+    async fn renew(&self, keeper: &mut LeaseKeeper) -> Result<(), AgentError> {
+        let sent = self.clock.now();
+        keeper.sent(sent);
+        let renew = self.plane.renew(&self.me.name, self.me.incarnation, self.config.lease.ttl);
+        match self.in_time(renew).await? {
+            Renewed::Held => keeper.renewed(sent, self.clock.now()),
+            Renewed::Lost => keeper.lost(self.clock.now()),
+        }
+        Ok(())
+    }
+
+    async fn read_views(&self, keeper: &mut LeaseKeeper) -> Result<(), AgentError> {
+        let (began, known) = (self.clock.now(), self.knowledge.revision());
+        let found = self.in_time(self.plane.get(CLUSTER_KEY)).await?;
+        let revision = found.as_ref().map_or(Revision::ABSENT, |found| found.revision);
+        match found {
+            Some(found) if revision >= known => self.knowledge.accept(&found)?,
+            _ => return Err(PlaneError::WentBack { key: CLUSTER_KEY.into(), known, found: revision }.into()),
+        }
+        keeper.views_read(began);
+        Ok(())
+    }
+
+    async fn tend_views(&self) -> AgentError {
+        loop {
+            self.pause().await;
+            // Who may not count on its own view of the world does not change that of others.
+            if !self.knowledge.holds_lease(self.clock.now()) {
+                continue;
+            }
+            let outcome = self.propose().await;
+            if let Err(error) = self.knowledge.judge(Part::Planning, outcome) {
+                return error;
+            }
+        }
+    }
+
+    async fn propose(&self) -> Result<(), AgentError> {
+        let leases = self.in_time(self.plane.leases()).await?;
+        let Some((revision, state)) = self.knowledge.state() else { return Ok(()) };
+        let Some(next) = plan(&state, &self.config.plan, &alive(&state, &leases)) else { return Ok(()) };
+        match self.install(revision, &state, &next).await? {
+            CasOutcome::Done(revision) => tracing::info!(%revision, "new views installed"),
+            // Others were faster, or a lease has not run out yet; the next look tells.
+            CasOutcome::Conflict | CasOutcome::Leased(_) => {}
+        }
+        Ok(())
+    }
+
+    async fn in_time<T>(&self, call: impl Future<Output = Result<T, PlaneError>>) -> Result<T, AgentError> {
+        let limit = self.config.lease.renew_every();
+        match tokio::time::timeout(limit, call).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(AgentError::Slow(limit)),
+        }
+    }
+
+    async fn pause(&self) {
+        tokio::time::sleep(self.config.lease.look_every()).await;
+    }
+}
+
+enum Registered {
+    As(ServerId),
+    /// Somebody else changed the document meanwhile.
+    Raced,
+    /// The lease of an earlier life, which this record shows, may still be held.
+    MustWait(ServerRecord),
+}

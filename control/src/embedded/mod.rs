@@ -1,0 +1,23 @@
+//! The control plane that the servers host themselves: nothing to install.
+//!
+//! One server holds the [`Host`]; its own agent and those of the other servers reach it through an [`EmbeddedClient`].
+//! Calls and answers are postcard, in the header of one compact frame each way.
+
+mod client;
+mod host;
+
+pub use client::{ClientTimes, EmbeddedClient};
+pub use host::Host;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+use crate::{machine::Command, plane::Revision};
+
+/// What a client asks a host; the answer is a [`crate::machine::Answer`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Call {
+    /// To be answered at once.
+    Apply(Command),
+    /// To be answered like [`Command::Get`], as soon as the revision is not `after` or `wait` is over.
+    Watch { key: String, after: Revision, wait: Duration },
+}

@@ -1,0 +1,280 @@
+//! The control plane on a Redis server: documents are hashes, leases are keys with a time to live, and every operation
+//! that must be atomic is one script.
+//!
+//! ```text
+//! {star:CLUSTER}:document:KEY   hash    revision, value
+//! {star:CLUSTER}:lease:NAME     string  the holder; runs out by itself
+//! {star:CLUSTER}:leases         set     the names of leases that may be held
+//! {star:CLUSTER}:changes        channel the key of a document that has changed
+//! ```
+//!
+//! The braces keep all keys of a cluster on one node of a Redis that is spread over several.
+
+mod failure;
+mod scripts;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use ::redis::{
+    Client, IntoConnectionInfo, ProtocolVersion, PushInfo, RedisResult, ScriptInvocation,
+    aio::{ConnectionManager, ConnectionManagerConfig, SendError},
+};
+use bytes::Bytes;
+use star_core::ids::Incarnation;
+use tokio::sync::{OnceCell, watch};
+
+use self::{failure::failure, scripts::Scripts};
+use crate::{
+    ControlPlane,
+    plane::{
+        Acquired, CasOutcome, Lease, PlaneError, Renewed, Revision, Versioned, check_name, check_ttl, check_value, newer,
+    },
+};
+
+/// Which Redis, and how long to wait for it.
+#[derive(Clone, Debug)]
+pub struct RedisOptions {
+    /// `redis://[[user]:password@]host:port[/database]`.
+    pub url: String,
+    /// The cluster: many can share a Redis.
+    pub cluster: String,
+    /// The longest lease; and how long after a start of Redis nobody may be taken out of a view. Default: 10 s.
+    pub ttl_max: Duration,
+    /// How long an answer may take. Default: 500 ms.
+    pub answer: Duration,
+    /// How often a watched document is looked at in case a notification was lost. Default: 250 ms.
+    pub poll: Duration,
+}
+
+impl RedisOptions {
+    /// The defaults, for this Redis and this cluster.
+    pub fn new(url: impl Into<String>, cluster: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            cluster: cluster.into(),
+            ttl_max: Duration::from_secs(10),
+            answer: Duration::from_millis(500),
+            poll: Duration::from_millis(250),
+        }
+    }
+}
+
+/// The control plane that a Redis server holds. Clones share one connection, which is made when it is first needed and
+/// made again whenever it breaks.
+#[derive(Clone)]
+pub struct RedisPlane(Arc<Shared>);
+
+struct Shared {
+    options: RedisOptions,
+    /// The address without the password, for people.
+    plane: String,
+    prefix: String,
+    connection: ConnectionManager,
+    scripts: Scripts,
+    /// Touched when Redis says that a document has changed, and when the connection breaks.
+    pushes: watch::Sender<()>,
+    subscribed: OnceCell<()>,
+}
+
+impl fmt::Debug for RedisPlane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisPlane").field("plane", &self.0.plane).field("prefix", &self.0.prefix).finish_non_exhaustive()
+    }
+}
+
+impl RedisPlane {
+    /// A control plane on this Redis; it need not run yet. To be called inside a tokio runtime.
+    pub fn new(options: RedisOptions) -> Result<Self, PlaneError> {
+        check_name(&options.cluster).map_err(PlaneError::Refused)?;
+        let bad_url = |error| PlaneError::Refused(format!("the URL of Redis is wrong: {error}; write redis://host:port"));
+        let info = options.url.as_str().into_connection_info().map_err(bad_url)?;
+        // Notifications arrive among the answers of the one connection; that needs the third version of the protocol.
+        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        let info = info.set_redis_settings(settings);
+        let plane = info.addr().to_string();
+        let pushes = watch::Sender::new(());
+        let touched = pushes.clone();
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(options.answer))
+            .set_response_timeout(Some(options.answer))
+            .set_min_delay(Duration::from_millis(20))
+            .set_number_of_retries(1)
+            .set_automatic_resubscription()
+            .set_push_sender(move |_: PushInfo| {
+                touched.send_replace(());
+                Ok::<(), SendError>(())
+            });
+        let connection = Client::open(info)
+            .and_then(|client| client.get_connection_manager_lazy(config))
+            .map_err(|error| failure(&plane, &error))?;
+        Ok(Self(Arc::new(Shared {
+            prefix: format!("{{star:{}}}", options.cluster),
+            options,
+            plane,
+            connection,
+            scripts: Scripts::new(),
+            pushes,
+            subscribed: OnceCell::new(),
+        })))
+    }
+
+    fn document(&self, key: &str) -> String {
+        format!("{}:document:{key}", self.0.prefix)
+    }
+
+    fn lease_prefix(&self) -> String {
+        format!("{}:lease:", self.0.prefix)
+    }
+
+    fn lease(&self, name: &str) -> String {
+        format!("{}:lease:{name}", self.0.prefix)
+    }
+
+    fn leases_key(&self) -> String {
+        format!("{}:leases", self.0.prefix)
+    }
+
+    fn channel(&self) -> String {
+        format!("{}:changes", self.0.prefix)
+    }
+
+    async fn run<T: ::redis::FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, PlaneError> {
+        self.in_time(script.invoke_async(&mut self.0.connection.clone())).await
+    }
+
+    /// Bounds the whole of a call: the wait for a new connection, the loading of a script, and the answer.
+    async fn in_time<T>(&self, call: impl Future<Output = RedisResult<T>>) -> Result<T, PlaneError> {
+        match tokio::time::timeout(self.0.options.answer * 2, call).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(failure(&self.0.plane, &error)),
+            Err(_) => {
+                let why = format!("it took longer than {:?}", self.0.options.answer * 2);
+                Err(PlaneError::Unreachable { plane: self.0.plane.clone(), why })
+            }
+        }
+    }
+
+    async fn subscribe(&self) -> Result<(), PlaneError> {
+        let subscribe = || async {
+            let mut connection = self.0.connection.clone();
+            self.in_time(connection.subscribe(self.channel())).await
+        };
+        self.0.subscribed.get_or_try_init(subscribe).await.copied()
+    }
+
+    fn check_ttl(&self, ttl: Duration) -> Result<u64, PlaneError> {
+        check_ttl(ttl, self.0.options.ttl_max).map_err(PlaneError::Refused)?;
+        Ok(ttl.as_millis() as u64)
+    }
+
+    fn corrupt(&self, why: String) -> PlaneError {
+        PlaneError::Corrupt { plane: self.0.plane.clone(), why }
+    }
+
+    fn holder(&self, text: &str) -> Result<Incarnation, PlaneError> {
+        let parsed = text.parse().map(Incarnation);
+        parsed.map_err(|_| self.corrupt(format!("the holder of a lease is {text:?}, not a number")))
+    }
+}
+
+impl ControlPlane for RedisPlane {
+    async fn get(&self, key: &str) -> Result<Option<Versioned>, PlaneError> {
+        let mut command = ::redis::cmd("HMGET");
+        command.arg(self.document(key)).arg("revision").arg("value");
+        let found: (Option<u64>, Option<Vec<u8>>) =
+            self.in_time(command.query_async(&mut self.0.connection.clone())).await?;
+        match found {
+            (None, None) => Ok(None),
+            (Some(revision), Some(value)) => Ok(Some(Versioned { revision: Revision(revision), value: value.into() })),
+            _ => Err(self.corrupt(format!("the hash {:?} lacks its revision or its value", self.document(key)))),
+        }
+    }
+
+    async fn compare_and_set(
+        &self,
+        key: &str,
+        expected: Revision,
+        value: Bytes,
+        unleased: &[String],
+    ) -> Result<CasOutcome, PlaneError> {
+        check_name(key).and_then(|()| check_value(&value)).map_err(PlaneError::Refused)?;
+        // Redis tells whole seconds, of which the first may have been a short one.
+        let up_s = self.0.options.ttl_max.as_millis().div_ceil(1000) as u64 + 1;
+        let mut script = self.0.scripts.compare_and_set.prepare_invoke();
+        script.key(self.document(key));
+        for name in unleased {
+            script.key(self.lease(name));
+        }
+        script.arg(expected.0).arg(value.as_ref()).arg(up_s).arg(self.channel()).arg(key);
+        let (outcome, number): (String, u64) = self.run(&script).await?;
+        match outcome.as_str() {
+            "done" => Ok(CasOutcome::Done(Revision(number))),
+            "conflict" => Ok(CasOutcome::Conflict),
+            _ => match unleased.get((number as usize).wrapping_sub(1)) {
+                Some(name) => Ok(CasOutcome::Leased(name.clone())),
+                None => Err(self.corrupt(format!("an answer to something else: {outcome} {number}"))),
+            },
+        }
+    }
+
+    async fn changed(&self, key: &str, after: Revision) -> Result<Versioned, PlaneError> {
+        self.subscribe().await?;
+        // Listening before looking: a change between the two is heard.
+        let mut pushes = self.0.pushes.subscribe();
+        loop {
+            pushes.mark_unchanged();
+            if let Some(news) = newer(key, after, self.get(key).await?)? {
+                return Ok(news);
+            }
+            // A notification lost with a connection only delays: the next look finds the change.
+            let _ = tokio::time::timeout(self.0.options.poll, pushes.changed()).await;
+        }
+    }
+
+    async fn acquire(&self, name: &str, holder: Incarnation, ttl: Duration) -> Result<Acquired, PlaneError> {
+        check_name(name).map_err(PlaneError::Refused)?;
+        let ttl_ms = self.check_ttl(ttl)?;
+        let mut script = self.0.scripts.acquire.prepare_invoke();
+        script.key(self.lease(name)).key(self.leases_key()).arg(holder.0).arg(ttl_ms).arg(name);
+        let (found, remaining_ms): (String, i64) = self.run(&script).await?;
+        let found = self.holder(&found)?;
+        if found == holder {
+            return Ok(Acquired::Held);
+        }
+        Ok(Acquired::Refused { holder: found, remaining: milliseconds(remaining_ms) })
+    }
+
+    async fn renew(&self, name: &str, holder: Incarnation, ttl: Duration) -> Result<Renewed, PlaneError> {
+        let ttl_ms = self.check_ttl(ttl)?;
+        let mut script = self.0.scripts.renew.prepare_invoke();
+        script.key(self.lease(name)).arg(holder.0).arg(ttl_ms);
+        let held: bool = self.run(&script).await?;
+        Ok(if held { Renewed::Held } else { Renewed::Lost })
+    }
+
+    async fn release(&self, name: &str, holder: Incarnation) -> Result<(), PlaneError> {
+        let mut script = self.0.scripts.release.prepare_invoke();
+        script.key(self.lease(name)).key(self.leases_key()).arg(holder.0).arg(name);
+        self.run::<i64>(&script).await.map(|_| ())
+    }
+
+    async fn leases(&self) -> Result<Vec<Lease>, PlaneError> {
+        let mut script = self.0.scripts.leases.prepare_invoke();
+        script.key(self.leases_key()).arg(self.lease_prefix());
+        let found: Vec<(String, String, i64)> = self.run(&script).await?;
+        let mut leases = found
+            .into_iter()
+            .map(|(name, holder, remaining_ms)| {
+                let holder = self.holder(&holder)?;
+                Ok(Lease { name, holder, remaining: milliseconds(remaining_ms) })
+            })
+            .collect::<Result<Vec<_>, PlaneError>>()?;
+        leases.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(leases)
+    }
+}
+
+/// Redis answers with a negative number where there is no time to live.
+fn milliseconds(number: i64) -> Duration {
+    Duration::from_millis(u64::try_from(number).unwrap_or(0))
+}

@@ -1,0 +1,97 @@
+//! Real backends for the tests: a host in this process, a host behind a socket, and a Redis server.
+
+mod redis_server;
+mod tcp_host;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use star_control::{
+    CasOutcome, ControlPlane, EmbeddedClient, Host, RedisOptions, RedisPlane, Revision, embedded::ClientTimes,
+};
+use star_core::network::{ClientOptions, TcpClient};
+
+pub use self::{redis_server::RedisServer, tcp_host::TcpHost};
+
+/// The longest lease at every backend here.
+pub const TTL_MAX: Duration = Duration::from_secs(1);
+
+/// A control plane with what it runs on, which ends when this is dropped.
+pub trait Backend {
+    type Plane: ControlPlane;
+
+    /// Starts a control plane that knows nothing.
+    async fn start() -> Self;
+
+    /// A client of it.
+    fn plane(&self) -> Self::Plane;
+}
+
+/// A host in this process.
+pub struct Local(Host);
+
+impl Backend for Local {
+    type Plane = EmbeddedClient;
+
+    async fn start() -> Self {
+        Self(Host::new(TTL_MAX))
+    }
+
+    fn plane(&self) -> EmbeddedClient {
+        EmbeddedClient::local(self.0.clone())
+    }
+}
+
+/// A host behind a socket.
+pub struct Tcp(pub TcpHost);
+
+impl Backend for Tcp {
+    type Plane = EmbeddedClient;
+
+    async fn start() -> Self {
+        Self(TcpHost::start(Host::new(TTL_MAX), "127.0.0.1:0").await)
+    }
+
+    fn plane(&self) -> EmbeddedClient {
+        tcp_plane(self.0.addr())
+    }
+}
+
+/// A client of the host at this address.
+pub fn tcp_plane(addr: &str) -> EmbeddedClient {
+    let client = TcpClient::new(addr.to_owned(), ClientOptions::default());
+    let times = ClientTimes { answer: Duration::from_secs(5), ..ClientTimes::default() };
+    EmbeddedClient::tcp(client, addr, times)
+}
+
+/// A Redis server.
+pub struct Redis(pub RedisServer);
+
+impl Backend for Redis {
+    type Plane = RedisPlane;
+
+    async fn start() -> Self {
+        Self(RedisServer::start(None).await)
+    }
+
+    fn plane(&self) -> RedisPlane {
+        redis_plane(&self.0.url())
+    }
+}
+
+/// A client of the Redis at this URL that hears of changes by notification: its poll comes too late for any test.
+pub fn redis_plane(url: &str) -> RedisPlane {
+    let (answer, poll) = (Duration::from_secs(5), Duration::from_secs(60));
+    let options = RedisOptions { ttl_max: TTL_MAX, answer, poll, ..RedisOptions::new(url, "test") };
+    RedisPlane::new(options).expect("a good URL")
+}
+
+/// Waits until a control plane that has just started lets writes with lease conditions through.
+pub async fn settle<P: ControlPlane>(plane: &P) {
+    let unleased = ["nobody".to_owned()];
+    while let CasOutcome::Leased(_) =
+        plane.compare_and_set("settled", Revision::ABSENT, Bytes::new(), &unleased).await.expect("an outcome")
+    {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,82 @@
+//! A `redis-server` of its own for each test, on a free port of the loopback interface, in a directory that goes away.
+
+use std::{
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+pub struct RedisServer {
+    process: Child,
+    port: u16,
+    _dir: TempDir,
+}
+
+impl RedisServer {
+    /// Starts an empty one and waits until it answers; on a free port if none is given.
+    pub async fn start(port: Option<u16>) -> Self {
+        for _ in 0..10 {
+            if let Some(server) = Self::try_start(port.unwrap_or_else(free_port)).await {
+                return server;
+            }
+        }
+        panic!("redis-server does not come up");
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    async fn try_start(port: u16) -> Option<Self> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let process = Command::new("redis-server")
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
+            .arg(dir.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server can be started: install the package redis-server");
+        let mut server = Self { process, port, _dir: dir };
+        for _ in 0..500 {
+            if server.answers().await {
+                return Some(server);
+            }
+            if server.process.try_wait().expect("a state").is_some() {
+                return None;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        None
+    }
+
+    async fn answers(&self) -> bool {
+        let ping = async {
+            let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
+            stream.write_all(b"PING\r\n").await?;
+            let mut answer = [0; 5];
+            stream.read_exact(&mut answer).await?;
+            Ok::<_, std::io::Error>(answer == *b"+PONG")
+        };
+        ping.await.unwrap_or(false)
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+}

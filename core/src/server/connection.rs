@@ -1,0 +1,320 @@
+//! One incoming connection: reads, splits into frames, and hands each to whom it concerns.
+
+use std::{net::SocketAddr, rc::Rc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpStream, tcp::OwnedReadHalf},
+    sync::Notify,
+    task::{spawn_local, yield_now},
+};
+use tracing::{debug, info, warn};
+
+use super::{ConnectionId, Hello, Shared, end_turn, log_end};
+use crate::{
+    error::ErrorCode,
+    ids::RequestId,
+    message::{
+        Request, ResponseBody, Wire,
+        frame::{Decoder, Frame, FrameError, FrameKind},
+        from_postcard, json,
+    },
+    protocol::{Input, Protocol},
+};
+
+/// How much is read at once: enough for a batch, little enough that others get their turn.
+const READ_BYTES: usize = 64 << 10;
+
+/// How long a connection that is told why it ends may take to read it.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// Whether a connection goes on.
+enum Next {
+    Read,
+    /// The connection ends once what is queued for it was written.
+    End,
+}
+
+/// A connection was accepted.
+pub(super) fn accepted<P: Protocol + 'static>(shared: &Rc<Shared<P>>, stream: TcpStream, from: SocketAddr) {
+    let over = shared.with_io(|io| io.open_connections() >= shared.limits.connections_max);
+    if over && !close_a_silent_one(shared) {
+        warn!(%from, max = shared.limits.connections_max, "refusing a connection: as many are open as may be");
+        return; // Dropping the stream closes it.
+    }
+    if let Err(error) = stream.set_nodelay(true) {
+        return log_end(from, &error);
+    }
+    let (reader, writer) = stream.into_split();
+    let id = shared.with_io(|io| io.add(writer));
+    let shared = Rc::clone(shared);
+    spawn_local(async move {
+        let wake = shared.with_io(|io| io.get(id).map(|connection| Rc::clone(&connection.wake_reader)));
+        if let Some(wake) = wake {
+            let mut task = Connection { shared: &shared, id, from, wake, buffer: BytesMut::new() };
+            task.run(reader).await;
+        }
+        shared.with_io(|io| io.remove(id));
+    });
+}
+
+/// Makes room by closing a connection that has never said anything; false if there is none.
+fn close_a_silent_one<P: Protocol>(shared: &Shared<P>) -> bool {
+    shared.with_io(|io| {
+        let silent = io
+            .ids()
+            .into_iter()
+            .find(|id| io.get(*id).is_some_and(|one| one.frames == 0 && one.peer.is_none() && !one.is_closing));
+        if let Some(id) = silent {
+            io.close(id);
+        }
+        silent.is_some()
+    })
+}
+
+/// Tells all connections to end, and waits until they have (or a second has passed).
+pub(super) async fn close_all<P: Protocol + 'static>(shared: &Rc<Shared<P>>) {
+    for _ in 0..100 {
+        end_turn(shared);
+        let open = shared.with_io(|io| {
+            io.ids().into_iter().for_each(|id| io.close(id));
+            io.open_connections()
+        });
+        if open == 0 && Rc::strong_count(shared) == 1 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+struct Connection<'a, P: Protocol> {
+    shared: &'a Rc<Shared<P>>,
+    id: ConnectionId,
+    from: SocketAddr,
+    wake: Rc<Notify>,
+    buffer: BytesMut,
+}
+
+impl<P: Protocol + 'static> Connection<'_, P> {
+    async fn run(&mut self, mut reader: OwnedReadHalf) {
+        let mut decoder = Decoder::new(self.shared.limits.frame_bytes_max);
+        loop {
+            if self.is_closing() {
+                return;
+            }
+            if self.must_pause() {
+                self.wake.notified().await;
+                continue;
+            }
+            match self.take_frames(&mut decoder) {
+                Next::End => return self.end(reader).await,
+                Next::Read if self.must_pause() => continue,
+                Next::Read => {}
+            }
+            // The turn ends, and others get theirs, before more is read.
+            yield_now().await;
+            // Read no more than there is room for, and no more at once than leaves others their turn.
+            self.buffer.reserve(READ_BYTES.min(decoder.wanted_bytes(&self.buffer).max(4 << 10)));
+            let read = tokio::select! {
+                biased;
+                read = reader.read_buf(&mut self.buffer) => read,
+                () = self.wake.notified() => continue,
+            };
+            match read {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) => return log_end(self.from, &error),
+            }
+        }
+    }
+
+    fn is_closing(&self) -> bool {
+        self.shared.state.borrow_mut().io.get(self.id).is_none_or(|connection| connection.is_closing)
+    }
+
+    fn must_pause(&self) -> bool {
+        self.shared.state.borrow_mut().io.must_pause(self.id)
+    }
+
+    /// Handles the frames that are whole.
+    fn take_frames(&mut self, decoder: &mut Decoder) -> Next {
+        let mut whole = 0;
+        let next = loop {
+            match decoder.decode(&mut self.buffer) {
+                Ok(Some(frame)) => {
+                    whole += 1;
+                    if let Next::End = self.on_frame(frame) {
+                        break Next::End;
+                    }
+                }
+                Ok(None) => break Next::Read,
+                Err(error) => break self.on_broken_stream(error),
+            }
+            if self.must_pause() {
+                break Next::Read;
+            }
+        };
+        self.note_partial(whole).unwrap_or(next)
+    }
+
+    /// Keeps count of what is not whole yet; an answer if that is too much.
+    fn note_partial(&self, whole: u64) -> Option<Next> {
+        let partial_bytes = self.buffer.len();
+        let too_much = self.shared.state.borrow_mut().io.note_partial(self.id, whole, partial_bytes);
+        too_much.then(|| {
+            let text = "the server holds as many unfinished messages as it may; try again a little later";
+            self.refuse(ErrorCode::Overloaded, text);
+            Next::End
+        })
+    }
+
+    fn on_frame(&mut self, frame: Frame) -> Next {
+        match frame {
+            Frame::Json(text) => self.on_json(&text),
+            Frame::Compact { kind: FrameKind::Peer, header, tail, .. } => return self.on_peer(&header, tail),
+            Frame::Compact { kind: FrameKind::Request, id, header, tail } => self.on_request(id, &header, tail),
+            Frame::Compact { kind: FrameKind::Hello, header, .. } => return self.on_hello(&header),
+            Frame::Compact { kind: FrameKind::Control, id, header, .. } => self.on_control(id, header),
+            Frame::Compact { kind, .. } => {
+                self.refuse(ErrorCode::BadRequest, &format!("a server takes no frames of kind {kind:?}"));
+                return Next::End;
+            }
+            Frame::TooLarge { id, frame_bytes } => self.on_too_large(id, frame_bytes),
+        }
+        Next::Read
+    }
+
+    fn on_json(&self, text: &[u8]) {
+        let mut state = self.shared.state.borrow_mut();
+        let unnamed = &mut state.unnamed_requests;
+        let hello = &self.shared.hello;
+        let request = json::request(text, || {
+            *unnamed += 1;
+            // Never a typed client's number: those are drawn at random from all 64-bit numbers.
+            let client = u64::from(hello.server.0) << 48 | (hello.incarnation.0 & 0xFFFF_FFFF_FFFF);
+            RequestId::Counted { client, number: *unnamed }
+        });
+        if let Some(connection) = state.io.get(self.id) {
+            connection.speaks_json = true;
+            connection.under_way += 1;
+        }
+        drop(state);
+        match request {
+            Ok(request) => self.shared.step(Input::Request { token: self.id.token(0), request }),
+            Err(failure) => self.answer(0, &ResponseBody::Error(failure)),
+        }
+    }
+
+    fn on_request(&self, frame_id: u64, header: &[u8], tail: Bytes) {
+        if let Some(connection) = self.shared.state.borrow_mut().io.get(self.id) {
+            connection.under_way += 1;
+        }
+        match Request::decode(header, tail) {
+            Ok(request) => self.shared.step(Input::Request { token: self.id.token(frame_id), request }),
+            Err(why) => self.answer(frame_id, &ResponseBody::error(ErrorCode::BadRequest, why)),
+        }
+    }
+
+    fn on_hello(&self, header: &[u8]) -> Next {
+        let ours = &self.shared.hello;
+        match from_postcard::<Hello>(header) {
+            Ok(hello) if hello.cluster == ours.cluster && hello.server != ours.server => {
+                debug!(server = %hello.server, incarnation = %hello.incarnation, "a server has connected");
+                if let Some(connection) = self.shared.state.borrow_mut().io.get(self.id) {
+                    connection.peer = Some(hello.server);
+                }
+                Next::Read
+            }
+            Ok(hello) => {
+                warn!(?hello, ?ours, "refusing a server of another cluster, or one that says it is this one");
+                Next::End
+            }
+            Err(why) => {
+                self.refuse(ErrorCode::BadRequest, &why);
+                Next::End
+            }
+        }
+    }
+
+    fn on_peer(&self, header: &[u8], tail: Bytes) -> Next {
+        let peer = self.shared.state.borrow_mut().io.get(self.id).and_then(|connection| connection.peer);
+        let Some(from) = peer else {
+            self.refuse(ErrorCode::BadRequest, "a message between servers, from one that has not said hello");
+            return Next::End;
+        };
+        if self.shared.state.borrow().io.is_failed(from) {
+            return Next::Read;
+        }
+        match P::Message::decode(header, tail) {
+            Ok(message) => {
+                self.shared.step(Input::Message { from, message });
+                Next::Read
+            }
+            Err(why) => {
+                warn!(%from, %why, "closing a link whose messages cannot be read: does the server run another version?");
+                Next::End
+            }
+        }
+    }
+
+    fn on_control(&self, frame_id: u64, command: Bytes) {
+        let Some(host) = &self.shared.control_host else {
+            let text = "this server does not host the control plane; ask the one that [control] names";
+            return self.answer(frame_id, &ResponseBody::error(ErrorCode::Disabled, text));
+        };
+        let answer = host(command);
+        let (shared, id) = (Rc::clone(self.shared), self.id);
+        spawn_local(async move {
+            let answer = answer.await;
+            shared.with_io(|io| io.send_frame(id, FrameKind::ControlAnswer, frame_id, &answer));
+        });
+    }
+
+    fn on_too_large(&self, frame_id: Option<u64>, frame_bytes: u64) {
+        let max = self.shared.limits.frame_bytes_max;
+        let text = format!("the message has {frame_bytes} bytes, and at most {max} are taken");
+        let body = ResponseBody::error(ErrorCode::TooLarge, text);
+        match frame_id {
+            Some(frame_id) => self.answer(frame_id, &body),
+            None => self.shared.with_io(|io| io.refuse(self.id, true, &body)),
+        }
+    }
+
+    fn on_broken_stream(&self, error: FrameError) -> Next {
+        info!(from = %self.from, %error, "closing a connection whose bytes make no sense");
+        let code = match error {
+            FrameError::Absurd { .. } => ErrorCode::TooLarge,
+            _ => ErrorCode::BadRequest,
+        };
+        let is_json = !matches!(error, FrameError::UnknownKind(_) | FrameError::Reserved(_));
+        let body = ResponseBody::error(code, format!("{error}; the connection is closed"));
+        self.shared.with_io(|io| io.refuse(self.id, is_json, &body));
+        Next::End
+    }
+
+    fn refuse(&self, code: ErrorCode, text: &str) {
+        let body = ResponseBody::error(code, text);
+        self.shared.with_io(|io| {
+            let as_json = io.get(self.id).is_some_and(|connection| connection.speaks_json);
+            io.refuse(self.id, as_json, &body);
+        });
+    }
+
+    fn answer(&self, frame_id: u64, body: &ResponseBody) {
+        let token = self.id.token(frame_id);
+        self.shared.with_io(|io| crate::protocol::Effects::<P::Message>::reply(io, token, body, &[]));
+    }
+
+    /// Ends the connection so that the client can still read why: a socket closed with unread bytes is reset at once.
+    async fn end(&mut self, mut reader: OwnedReadHalf) {
+        yield_now().await;
+        let drain = async {
+            let mut sink = [0_u8; 4096];
+            while matches!(reader.read(&mut sink).await, Ok(count) if count > 0) {}
+        };
+        end_turn(self.shared);
+        // The client closes when it has read the refusal; one that does not is cut off.
+        let _ = tokio::time::timeout(FAREWELL, drain).await;
+    }
+}

@@ -1,0 +1,132 @@
+//! The links to the other servers: one connection to each, for what this server has to say to it.
+
+use std::{collections::BTreeMap, rc::Rc, time::Duration};
+
+use tokio::{
+    io::AsyncReadExt,
+    net::TcpStream,
+    task::{JoinHandle, spawn_local},
+};
+use tracing::{debug, info};
+
+use super::{Shared, log_end};
+use crate::{
+    ids::ServerId,
+    message::{frame::FrameKind, to_postcard},
+    protocol::{Input, Protocol},
+};
+
+/// The first wait before dialing again.
+const BACKOFF_MIN: Duration = Duration::from_millis(10);
+/// The longest wait before dialing again: short, because a server that comes back is waited for.
+const BACKOFF_MAX: Duration = Duration::from_millis(500);
+const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The links of a running server.
+#[derive(Default)]
+pub(super) struct Links {
+    links: BTreeMap<ServerId, (String, JoinHandle<()>)>,
+}
+
+impl Links {
+    /// Keeps links to exactly these servers (but not to this one).
+    pub(super) fn set<P: Protocol + 'static>(&mut self, shared: &Rc<Shared<P>>, peers: Vec<(ServerId, String)>) {
+        let wanted: BTreeMap<ServerId, String> =
+            peers.into_iter().filter(|(server, _)| *server != shared.hello.server).collect();
+        let gone: Vec<ServerId> = self
+            .links
+            .iter()
+            .filter(|(server, (addr, _))| wanted.get(server) != Some(addr))
+            .map(|(server, _)| *server)
+            .collect();
+        for server in gone {
+            if let Some((_, task)) = self.links.remove(&server) {
+                task.abort();
+                shared.with_io(|io| drop_link(io, server));
+            }
+        }
+        for (server, addr) in wanted {
+            self.links.entry(server).or_insert_with(|| {
+                let task = spawn_local(keep_linked(Rc::clone(shared), server, addr.clone()));
+                (addr, task)
+            });
+        }
+    }
+
+    pub(super) async fn stop(self) {
+        for (_, task) in self.links.into_values() {
+            task.abort();
+            let _ = task.await;
+        }
+    }
+}
+
+/// Dials a server again and again; tells the protocol when messages get through.
+async fn keep_linked<P: Protocol + 'static>(shared: Rc<Shared<P>>, server: ServerId, addr: String) {
+    let mut backoff = BACKOFF_MIN;
+    loop {
+        if !shared.state.borrow().io.is_failed(server) {
+            match dial(&addr).await {
+                Ok(stream) => {
+                    backoff = BACKOFF_MIN;
+                    serve_link(&shared, server, stream).await;
+                }
+                Err(error) => debug!(%server, addr, %error, "cannot reach a server yet"),
+            }
+        }
+        tokio::time::sleep(backoff).await;
+        backoff = (backoff * 2).min(BACKOFF_MAX);
+    }
+}
+
+async fn dial(addr: &str) -> std::io::Result<TcpStream> {
+    let stream = tokio::time::timeout(DIAL_TIMEOUT, TcpStream::connect(addr))
+        .await
+        .map_err(|_| std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer to the connection request"))??;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Uses a link until it breaks.
+async fn serve_link<P: Protocol + 'static>(shared: &Rc<Shared<P>>, server: ServerId, stream: TcpStream) {
+    let (mut reader, writer) = stream.into_split();
+    let mut hello = Vec::new();
+    to_postcard(&shared.hello, &mut hello);
+    let (id, wake) = shared.with_io(|io| {
+        let id = io.add(writer);
+        io.send_frame(id, FrameKind::Hello, 0, &hello);
+        io.set_link(server, Some(id));
+        let wake = io.get(id).map(|connection| Rc::clone(&connection.wake_reader));
+        (id, wake.expect("added above"))
+    });
+    info!(%server, "linked");
+    shared.step(Input::LinkUp(server));
+    let mut sink = [0_u8; 1024];
+    loop {
+        // Nothing is said on a link in this direction but its end.
+        tokio::select! {
+            read = reader.read(&mut sink) => match read {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => {
+                    log_end(format_args!("server {server}"), &error);
+                    break;
+                }
+            },
+            () = wake.notified() => {}
+        }
+        if shared.state.borrow_mut().io.get(id).is_none_or(|connection| connection.is_closing) {
+            break;
+        }
+    }
+    info!(%server, "the link is broken");
+    shared.with_io(|io| drop_link(io, server));
+    shared.step(Input::LinkDown(server));
+}
+
+fn drop_link(io: &mut super::Io, server: ServerId) {
+    if let Some(id) = io.link(server) {
+        io.set_link(server, None);
+        io.remove(id);
+    }
+}

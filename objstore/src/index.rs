@@ -1,0 +1,332 @@
+//! The index: a fixed number of buckets, each one cache line under a sequence lock, continued in overflow buckets.
+//!
+//! A bucket's sequence is odd while the bucket or its continuation changes. A reader that finds the same even number
+//! before and after has seen one state of the whole bucket; so "there is no such key" is as sound an answer as a value.
+//! A slot is one word, so a writer killed at any instruction leaves each slot as it was before or as it is after.
+
+use std::sync::atomic::{
+    Ordering::{Acquire, Relaxed, Release},
+    fence,
+};
+
+use crate::{
+    block::BLOCK_ALIGN,
+    layout::{BUCKET_SLOTS, BUCKET_WORDS, Geometry, HEADER_BYTES, WORD},
+    memory::Memory,
+};
+
+const OFFSET_BITS: u32 = 46;
+const OBJECT: u64 = 1 << 46;
+const DIRTY: u64 = 1 << 47;
+const TAG_SHIFT: u32 = 48;
+/// The word of a bucket that names its continuation: an overflow bucket's number plus one, or 0.
+const NEXT: usize = 1 + BUCKET_SLOTS;
+
+/// What the index holds of a key, in one word. Zero is an empty slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slot(u64);
+
+impl Slot {
+    pub(crate) const EMPTY: Self = Self(0);
+
+    pub(crate) fn new(hash: u64, block_at: usize, object: bool, dirty: bool) -> Self {
+        let flags = if object { OBJECT } else { 0 } | if dirty { DIRTY } else { 0 };
+        Self(u64::from(tag(hash)) << TAG_SHIFT | flags | (block_at / BLOCK_ALIGN) as u64)
+    }
+
+    #[inline]
+    pub(crate) fn tag(self) -> u16 {
+        (self.0 >> TAG_SHIFT) as u16
+    }
+
+    /// Where the block with the key begins in the file.
+    #[inline]
+    pub(crate) fn block_at(self) -> usize {
+        (self.0 & ((1 << OFFSET_BITS) - 1)) as usize * BLOCK_ALIGN
+    }
+
+    /// Whether the block is the key's object. If not, it only holds the key for the mark.
+    #[inline]
+    pub(crate) fn has_object(self) -> bool {
+        self.0 & OBJECT != 0
+    }
+
+    #[inline]
+    pub(crate) fn is_dirty(self) -> bool {
+        self.0 & DIRTY != 0
+    }
+
+    pub(crate) fn with_dirty(self, dirty: bool) -> Self {
+        Self(self.0 & !DIRTY | if dirty { DIRTY } else { 0 })
+    }
+
+    pub(crate) fn without_object(self) -> Self {
+        Self(self.0 & !OBJECT)
+    }
+}
+
+/// Bits of the hash that neither choose the bucket nor, as a rule, the star.
+#[inline]
+pub(crate) fn tag(hash: u64) -> u16 {
+    (hash >> 16) as u16
+}
+
+/// Where a slot stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Position {
+    /// The bucket that the key hashes to; its sequence guards the slot.
+    home: u64,
+    /// The bucket that the slot is in.
+    bucket: u64,
+    at_word: usize,
+}
+
+/// What a reader holds between its first look at a bucket and its last.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ticket {
+    at_word: usize,
+    sequence: u64,
+}
+
+/// The shape of the index, the same for the writer and the readers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Table {
+    pub(crate) buckets: u64,
+    pub(crate) overflow: u64,
+}
+
+impl Table {
+    pub(crate) fn new(geometry: &Geometry) -> Self {
+        Self { buckets: geometry.buckets, overflow: geometry.overflow }
+    }
+
+    /// The bucket of a hash: by its high bits, since the star takes the low ones.
+    #[inline]
+    pub(crate) fn home(&self, hash: u64) -> u64 {
+        ((u128::from(hash) * u128::from(self.buckets)) >> 64) as u64
+    }
+
+    #[inline]
+    pub(crate) fn at_word(bucket: u64) -> usize {
+        HEADER_BYTES / WORD + bucket as usize * BUCKET_WORDS
+    }
+
+    /// The bucket after this one in its chain; None at the end, and where the word is not a bucket's number.
+    #[inline]
+    pub(crate) fn next(&self, memory: &Memory, bucket: u64) -> Option<u64> {
+        let next = memory.load(Self::at_word(bucket) + NEXT, Relaxed);
+        (1..=self.overflow).contains(&next).then(|| self.buckets + next - 1)
+    }
+
+    /// Looks through a bucket and its continuation for a slot with the hash's tag that `matches`.
+    #[inline]
+    pub(crate) fn find(
+        &self,
+        memory: &Memory,
+        hash: u64,
+        mut matches: impl FnMut(Slot) -> bool,
+    ) -> Option<(Position, Slot)> {
+        let (home, tag) = (self.home(hash), tag(hash));
+        let mut bucket = home;
+        // A reader can be led in circles by a chain that changes under it; no true chain is longer than this.
+        for _ in 0..=self.overflow {
+            for at_word in Self::slots(bucket) {
+                let slot = Slot(memory.load(at_word, Relaxed));
+                if slot != Slot::EMPTY && slot.tag() == tag && matches(slot) {
+                    return Some((Position { home, bucket, at_word }, slot));
+                }
+            }
+            bucket = self.next(memory, bucket)?;
+        }
+        None
+    }
+
+    fn slots(bucket: u64) -> std::ops::RangeInclusive<usize> {
+        Self::at_word(bucket) + 1..=Self::at_word(bucket) + BUCKET_SLOTS
+    }
+
+    /// A reader's first look: None while the bucket changes.
+    #[inline]
+    pub(crate) fn begin(&self, memory: &Memory, hash: u64) -> Option<Ticket> {
+        let at_word = Self::at_word(self.home(hash));
+        // Acquire: what the writer stored before it closed the bucket is seen by what the reader loads after this.
+        let sequence = memory.load(at_word, Acquire);
+        sequence.is_multiple_of(2).then_some(Ticket { at_word, sequence })
+    }
+
+    /// A reader's last look: whether all that was loaded since [`Self::begin`] belongs to one state of the bucket.
+    #[inline]
+    pub(crate) fn unchanged(memory: &Memory, ticket: Ticket) -> bool {
+        // If any load before saw a later store of the writer, this fence meets the writer's, and the sequence is newer.
+        fence(Acquire);
+        memory.load(ticket.at_word, Relaxed) == ticket.sequence
+    }
+}
+
+/// The writer's side of the index.
+#[derive(Debug)]
+pub(crate) struct Index {
+    pub(crate) table: Table,
+    entries_max: u64,
+    /// Slots that are taken.
+    taken: u64,
+    /// Overflow buckets that are in no chain.
+    free: Vec<u32>,
+}
+
+impl Index {
+    /// The index of a file whose buckets are all empty.
+    pub(crate) fn empty(geometry: &Geometry) -> Self {
+        let free = (0..geometry.overflow as u32).rev().collect();
+        Self { table: Table::new(geometry), entries_max: geometry.entries_max, taken: 0, free }
+    }
+
+    /// The index of a file whose slots were checked, with these overflow buckets in no chain.
+    pub(crate) fn recovered(geometry: &Geometry, taken: u64, free: Vec<u32>) -> Self {
+        Self { table: Table::new(geometry), entries_max: geometry.entries_max, taken, free }
+    }
+
+    /// Whether a new key may be placed, while `reserved` placed values may each still need a slot.
+    pub(crate) fn has_room_for_key(&self, reserved: u64) -> bool {
+        self.has_room(reserved, self.entries_max)
+    }
+
+    /// Whether a slot may be used for a mark, or for a key that has one already. They get a little more room, so that a
+    /// full index still takes new versions of its keys. The buckets have half as many slots again as entries.
+    pub(crate) fn has_room_for_mark(&self, reserved: u64) -> bool {
+        self.has_room(reserved, self.entries_max + self.entries_max / 8 + 16)
+    }
+
+    fn has_room(&self, reserved: u64, limit: u64) -> bool {
+        self.taken + reserved < limit && self.free.len() as u64 > reserved
+    }
+
+    /// Changes one bucket so that readers see all of the change or none.
+    fn change<R>(memory: &Memory, home: u64, change: impl FnOnce() -> R) -> R {
+        let at_word = Table::at_word(home);
+        let sequence = memory.load(at_word, Relaxed);
+        memory.store(at_word, sequence.wrapping_add(1), Relaxed);
+        // Release, as a fence: whoever sees any later store, of this change or of a block that it frees, sees the odd
+        // sequence or a newer one.
+        fence(Release);
+        let result = change();
+        memory.store(at_word, sequence.wrapping_add(2), Release);
+        result
+    }
+
+    /// Puts a slot in place of one.
+    pub(crate) fn replace(memory: &Memory, position: Position, slot: Slot) {
+        Self::change(memory, position.home, || memory.store(position.at_word, slot.0, Relaxed));
+    }
+
+    /// Adds a slot for a key that has none. The caller made sure of room with [`Self::has_room`].
+    pub(crate) fn insert(&mut self, memory: &Memory, hash: u64, slot: Slot) {
+        let home = self.table.home(hash);
+        self.taken += 1;
+        let mut bucket = home;
+        loop {
+            let empty = Table::slots(bucket).find(|at_word| memory.load(*at_word, Relaxed) == 0);
+            if let Some(at_word) = empty {
+                return Self::change(memory, home, || memory.store(at_word, slot.0, Relaxed));
+            }
+            match self.table.next(memory, bucket) {
+                Some(next) => bucket = next,
+                None => break,
+            }
+        }
+        let overflow = self.free.pop().expect("room was checked before the slot was promised");
+        let at_word = Table::at_word(self.table.buckets + u64::from(overflow));
+        Self::change(memory, home, || {
+            // The continuation is whole before it is linked: a crash between the two leaves it free.
+            memory.store(at_word + 1, slot.0, Relaxed);
+            memory.store(Table::at_word(bucket) + NEXT, u64::from(overflow) + 1, Release);
+        });
+    }
+
+    /// Empties a slot, and gives its bucket back if it was a continuation and held nothing else.
+    pub(crate) fn clear(&mut self, memory: &Memory, position: Position) {
+        self.taken -= 1;
+        let Position { home, bucket, at_word } = position;
+        let last = Table::slots(bucket).all(|other| other == at_word || memory.load(other, Relaxed) == 0);
+        Self::change(memory, home, || {
+            memory.store(at_word, 0, Relaxed);
+            if bucket != home && last {
+                self.unlink(memory, home, bucket);
+            }
+        });
+    }
+
+    fn unlink(&mut self, memory: &Memory, home: u64, bucket: u64) {
+        let mut before = home;
+        while let Some(next) = self.table.next(memory, before) {
+            if next == bucket {
+                let after = memory.load(Table::at_word(bucket) + NEXT, Relaxed);
+                memory.store(Table::at_word(before) + NEXT, after, Relaxed);
+                memory.store(Table::at_word(bucket) + NEXT, 0, Relaxed);
+                self.free.push((bucket - self.table.buckets) as u32);
+                return;
+            }
+            before = next;
+        }
+    }
+}
+
+/// Checks and mends one chain after a crash; see [`crate::recover`].
+pub(crate) struct Chain<'a> {
+    pub(crate) table: Table,
+    pub(crate) memory: &'a Memory,
+    /// The overflow buckets that some chain already has.
+    pub(crate) linked: &'a mut Vec<bool>,
+}
+
+impl Chain<'_> {
+    /// Calls `keep` for each taken slot; puts what it returns in the slot's place. Returns how many slots stay taken.
+    /// A link that leads nowhere, or into another chain, is cut; a continuation that ends up empty is unlinked.
+    pub(crate) fn mend(&mut self, home: u64, mut keep: impl FnMut(Slot) -> Slot) -> u64 {
+        let memory = self.memory;
+        let (mut taken, mut before, mut bucket) = (0, home, home);
+        loop {
+            let mut taken_here = 0;
+            for at_word in Table::slots(bucket) {
+                let old = Slot(memory.load(at_word, Relaxed));
+                if old == Slot::EMPTY {
+                    continue;
+                }
+                let new = keep(old);
+                memory.store(at_word, new.0, Relaxed);
+                taken_here += u64::from(new != Slot::EMPTY);
+            }
+            taken += taken_here;
+            let next = self.table.next(memory, bucket).filter(|next| self.link(*next));
+            let next_word = next.map_or(0, |next| next - self.table.buckets + 1);
+            if bucket != home && taken_here == 0 {
+                memory.store(Table::at_word(before) + NEXT, next_word, Relaxed);
+                self.linked[(bucket - self.table.buckets) as usize] = false;
+            } else {
+                memory.store(Table::at_word(bucket) + NEXT, next_word, Relaxed);
+                before = bucket;
+            }
+            let Some(next) = next else { break };
+            bucket = next;
+        }
+        // The sequence becomes even, and differs from any that a reader may still hold.
+        let sequence = memory.load(Table::at_word(home), Relaxed);
+        memory.store(Table::at_word(home), (sequence | 1).wrapping_add(1), Release);
+        taken
+    }
+
+    fn link(&mut self, bucket: u64) -> bool {
+        let linked = &mut self.linked[(bucket - self.table.buckets) as usize];
+        !std::mem::replace(linked, true)
+    }
+
+    /// Empties every bucket that is in no chain, so that it can be linked again; returns their numbers.
+    pub(crate) fn free(&self) -> Vec<u32> {
+        let free: Vec<u32> = (0..self.linked.len() as u32).rev().filter(|i| !self.linked[*i as usize]).collect();
+        for bucket in &free {
+            let at_word = Table::at_word(self.table.buckets + u64::from(*bucket));
+            (at_word..at_word + BUCKET_WORDS).for_each(|word| self.memory.store(word, 0, Relaxed));
+        }
+        free
+    }
+}

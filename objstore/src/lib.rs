@@ -1,0 +1,23 @@
+//! The shared object store: one mapped file, one writing server, any number of reading processes.
+//!
+//! [`MappedStore`] is the server's dictionary. A [`Reader`] in another process of the machine answers linearizable reads
+//! from the same file without a system call. The layout, and why it is right, stands in `DESIGN/objstore.md`.
+
+mod alloc;
+mod block;
+mod checksum;
+mod error;
+mod file;
+mod header;
+mod index;
+mod layout;
+mod memory;
+mod reader;
+mod recover;
+mod writer;
+
+pub use error::OpenError;
+pub use layout::{CLUSTER_BYTES_MAX, Options, STARS_MAX};
+pub use reader::{Answer, Reader, Reason};
+pub use recover::Recovered;
+pub use writer::MappedStore;

@@ -1,0 +1,185 @@
+//! The mapped file as a row of 64-bit words.
+//!
+//! Every access that another process or thread may race with is an atomic one of a whole word; what was read only
+//! counts after a sequence number was checked. So no access is undefined, however the writer and the readers interleave.
+#![allow(unsafe_code, reason = "the one place that turns the mapping's address into references")]
+
+use std::{
+    fs::File,
+    io, slice,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use memmap2::{MmapOptions, MmapRaw};
+
+use crate::layout::WORD;
+
+/// A mapped file. Offsets are bytes from the start of the file; "at word" numbers are in words.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    map: MmapRaw,
+    writable: bool,
+}
+
+impl Memory {
+    /// Maps the first `bytes` bytes, a multiple of the word, for reading and writing. The file is at least as long.
+    pub(crate) fn writable(file: &File, bytes: usize) -> io::Result<Self> {
+        Ok(Self { map: MmapOptions::new().len(bytes).map_raw(file)?, writable: true })
+    }
+
+    /// The same for reading only: a store through it is a bug, and caught in tests before the system would.
+    pub(crate) fn read_only(file: &File, bytes: usize) -> io::Result<Self> {
+        Ok(Self { map: MmapOptions::new().len(bytes).map_raw_read_only(file)?, writable: false })
+    }
+
+    fn words(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping is alive as long as `self`, starts at a page, and is `len` bytes long, which the
+        // preallocated file backs. All shared access to it is atomic; plain reads are only made through `bytes`, whose
+        // callers exclude writers. Atomic loads of this size are allowed on read-only memory.
+        unsafe { slice::from_raw_parts(self.map.as_ptr().cast(), self.map.len() / WORD) }
+    }
+
+    #[inline]
+    pub(crate) fn load(&self, at_word: usize, order: Ordering) -> u64 {
+        self.words()[at_word].load(order)
+    }
+
+    #[inline]
+    pub(crate) fn store(&self, at_word: usize, value: u64, order: Ordering) {
+        debug_assert!(self.writable, "a reader never writes");
+        self.words()[at_word].store(value, order);
+    }
+
+    /// Stores bytes at any offset.
+    pub(crate) fn write(&self, offset: usize, bytes: &[u8]) {
+        debug_assert!(self.writable, "a reader never writes");
+        let skip = offset % WORD;
+        let (head, rest) = bytes.split_at(if skip == 0 { 0 } else { bytes.len().min(WORD - skip) });
+        if !head.is_empty() {
+            self.merge(offset / WORD, skip, head);
+        }
+        let first = offset.div_ceil(WORD);
+        let (chunks, tail) = rest.as_chunks::<WORD>();
+        for (cell, chunk) in self.words()[first..first + chunks.len()].iter().zip(chunks) {
+            cell.store(u64::from_ne_bytes(*chunk), Ordering::Relaxed);
+        }
+        if !tail.is_empty() {
+            self.merge(first + chunks.len(), 0, tail);
+        }
+    }
+
+    /// Replaces some bytes of a word.
+    fn merge(&self, at_word: usize, skip: usize, bytes: &[u8]) {
+        let cell = &self.words()[at_word];
+        let mut word = cell.load(Ordering::Relaxed).to_ne_bytes();
+        word[skip..skip + bytes.len()].copy_from_slice(bytes);
+        cell.store(u64::from_ne_bytes(word), Ordering::Relaxed);
+    }
+
+    /// Stores bytes from a word's start and fills the last word with zeros, as [`Self::equals`] wants them.
+    pub(crate) fn write_padded(&self, at_word: usize, bytes: &[u8]) {
+        debug_assert!(self.writable, "a reader never writes");
+        for (cell, word) in self.words()[at_word..].iter().zip(padded_words(bytes)) {
+            cell.store(word, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether these bytes stand at a word's start, as [`Self::write_padded`] put them. False past the end.
+    #[inline]
+    pub(crate) fn equals(&self, at_word: usize, bytes: &[u8]) -> bool {
+        let count = bytes.len().div_ceil(WORD);
+        self.words().get(at_word..at_word + count).is_some_and(|cells| {
+            cells.iter().zip(padded_words(bytes)).all(|(cell, word)| cell.load(Ordering::Relaxed) == word)
+        })
+    }
+
+    /// Copies `bytes` bytes from a word's start into the emptied `buffer`. False, and nothing copied, past the end.
+    #[inline]
+    pub(crate) fn copy(&self, at_word: usize, bytes: usize, buffer: &mut Vec<u8>) -> bool {
+        buffer.clear();
+        let count = bytes.div_ceil(WORD);
+        let Some(cells) = self.words().get(at_word..at_word.saturating_add(count)) else { return false };
+        buffer.reserve(count * WORD);
+        let target = buffer.as_mut_ptr();
+        for (i, cell) in cells.iter().enumerate() {
+            let word = cell.load(Ordering::Relaxed);
+            // SAFETY: `reserve` made room for `count` words in the empty buffer, and `i < count`. The buffer's start
+            // need not be aligned to a word, so the write is an unaligned one.
+            unsafe { target.add(i * WORD).cast::<u64>().write_unaligned(word) };
+        }
+        // SAFETY: the first `count` words were just written, and `bytes <= count * WORD`.
+        unsafe { buffer.set_len(bytes) };
+        true
+    }
+
+    /// The bytes in place.
+    ///
+    /// # Safety
+    /// Nobody writes these bytes while the slice lives: the caller is the only writer of the file and holds itself
+    /// borrowed for as long as the slice.
+    pub(crate) unsafe fn bytes(&self, offset: usize, bytes: usize) -> &[u8] {
+        assert!(offset.checked_add(bytes).is_some_and(|end| end <= self.map.len()), "an object lies in the file");
+        // SAFETY: in the mapping, as just checked; bytes of any content are valid; no writer, by the caller's promise.
+        unsafe { slice::from_raw_parts(self.map.as_ptr().add(offset), bytes) }
+    }
+}
+
+/// The bytes as words, the last one filled with zeros.
+#[inline]
+fn padded_words(bytes: &[u8]) -> impl Iterator<Item = u64> {
+    let (chunks, tail) = bytes.as_chunks::<WORD>();
+    let last = (!tail.is_empty()).then(|| {
+        let mut word = [0; WORD];
+        word[..tail.len()].copy_from_slice(tail);
+        u64::from_ne_bytes(word)
+    });
+    chunks.iter().map(|chunk| u64::from_ne_bytes(*chunk)).chain(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory() -> Memory {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4096).unwrap();
+        Memory::writable(&file, 4096).unwrap()
+    }
+
+    #[test]
+    fn bytes_written_at_any_offset_come_back_and_nothing_else_changes() {
+        let data: Vec<u8> = (1..=40).collect();
+        for offset in 0..24 {
+            for len in 0..data.len() {
+                let memory = memory();
+                memory.write(offset, &data[..len]);
+                let mut whole = Vec::new();
+                assert!(memory.copy(0, 128, &mut whole));
+                let mut wanted = vec![0; 128];
+                wanted[offset..offset + len].copy_from_slice(&data[..len]);
+                assert_eq!(whole, wanted, "{len} bytes at {offset}");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_compare_whole() {
+        let memory = memory();
+        memory.store(3, u64::MAX, Ordering::Relaxed);
+        memory.write_padded(2, b"key-of-10b");
+        assert!(memory.equals(2, b"key-of-10b"));
+        for other in [&b"key-of-10"[..], b"key-of-10c", b"kez-of-10b", b"key-of-10b1"] {
+            assert!(!memory.equals(2, other));
+        }
+        assert!(!memory.equals(511, b"nine byte"), "past the end");
+    }
+
+    #[test]
+    fn copies_past_the_end_are_refused() {
+        let mut buffer = vec![1];
+        assert!(!memory().copy(511, 9, &mut buffer));
+        assert!(!memory().copy(usize::MAX, 9, &mut buffer));
+        assert!(memory().copy(511, 8, &mut buffer));
+        assert_eq!(buffer, [0; 8]);
+    }
+}

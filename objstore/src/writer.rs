@@ -1,0 +1,362 @@
+//! The server's side: [`MappedStore`], the only writer of its file.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    fs::{File, OpenOptions},
+    ops::Bound,
+    path::{Path, PathBuf},
+};
+
+use compact_str::CompactString;
+use star_core::{
+    Key, StarId, Time, Version,
+    store::{Encoding, Entry, NoSpace, Object, Place, Store, Usage},
+};
+
+use crate::{
+    alloc::Allocator,
+    block::{Block, LARGE_BYTES, Shape},
+    checksum::{self, Arriving},
+    error::OpenError,
+    file::{self, NewFile, OldFile, failed},
+    header::Header,
+    index::{Index, Position, Slot},
+    layout::{Geometry, Options},
+    memory::Memory,
+    recover::{Parts, Recovered, recover},
+};
+
+/// A server's dictionary in a mapped file that other processes read.
+///
+/// Dropping it ends its readers' lease and keeps the objects: [`MappedStore::open`] finds them again, as it does after
+/// a crash of the server. What a crash of the *machine* leaves is only what the system had written to disk by then.
+pub struct MappedStore {
+    memory: Memory,
+    geometry: Geometry,
+    index: Index,
+    allocator: Allocator,
+    /// Room for marks, which no object takes away.
+    marks: Allocator,
+    /// The keys that have an object, by star, in order.
+    keys: Vec<BTreeSet<CompactString>>,
+    arriving: Arriving,
+    /// Objects that are published; equal to the number of `keys`.
+    objects: u64,
+    /// Values that are placed and neither published nor discarded; the header has the same number.
+    placed: u64,
+    path: PathBuf,
+    /// Holds the lock that keeps other writers away.
+    _file: File,
+}
+
+impl MappedStore {
+    /// Makes an empty store. An old one at the path is replaced, and its readers are told; any other file is refused.
+    /// The old one's room is free again when its last reader has let go, so there must be room for both.
+    pub fn create(options: &Options) -> Result<Self, OpenError> {
+        let path = options.path.as_path();
+        let geometry = Geometry::of_options(options)?;
+        let boot = file::boot_id()?;
+        let old = OldFile::claim(path)?;
+        let new = NewFile::create(path, geometry.file_bytes)?;
+        let memory = Memory::writable(new.file.as_ref().expect("not installed yet"), geometry.file_bytes)
+            .map_err(failed("map", path))?;
+        let header = Header(&memory);
+        header.begin_life();
+        header.set_writer(options.incarnation, std::process::id(), boot);
+        header.describe(&geometry, &options.cluster);
+        header.end_change();
+        if let Some(old) = &old {
+            old.supersede();
+        }
+        let file = new.install(path)?;
+        Ok(Self {
+            index: Index::empty(&geometry),
+            allocator: Allocator::new(geometry.area_bytes),
+            marks: Allocator::new(geometry.marks_bytes),
+            keys: vec![BTreeSet::new(); usize::from(geometry.stars)],
+            arriving: Arriving::default(),
+            objects: 0,
+            placed: 0,
+            path: path.to_path_buf(),
+            _file: file,
+            memory,
+            geometry,
+        })
+    }
+
+    /// Opens the store that a server left, by a clean stop or a crash. All its published objects are there, checked;
+    /// no key is dirty; nothing is placed; readers have no lease and no star is served until the caller says so.
+    pub fn open(options: &Options) -> Result<(Self, Recovered), OpenError> {
+        let path = options.path.as_path();
+        let wanted = Geometry::of_options(options)?;
+        let boot = file::boot_id()?;
+        let file = OpenOptions::new().read(true).write(true).open(path).map_err(failed("open", path))?;
+        file::lock(&file, path)?;
+        let geometry = file::inspect(&file, path)?;
+        let memory = Memory::writable(&file, geometry.file_bytes).map_err(failed("map", path))?;
+        let header = Header(&memory);
+        agree(path, "cluster", &options.cluster, &header.cluster().unwrap_or_default())?;
+        agree(path, "stars", &wanted.stars, &geometry.stars)?;
+        agree(path, "capacity_bytes", &wanted.area_bytes, &geometry.area_bytes)?;
+        agree(path, "entries_max", &wanted.entries_max, &geometry.entries_max)?;
+        header.begin_life();
+        let Parts { index, allocator, keys, recovered } = recover(&memory, &geometry);
+        header.set_writer(options.incarnation, std::process::id(), boot);
+        header.end_change();
+        let store = Self {
+            index,
+            allocator,
+            marks: Allocator::new(geometry.marks_bytes),
+            keys,
+            arriving: Arriving::default(),
+            objects: recovered.objects,
+            placed: 0,
+            path: path.to_path_buf(),
+            _file: file,
+            memory,
+            geometry,
+        };
+        Ok((store, recovered))
+    }
+
+    /// The file that readers open.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn header(&self) -> Header<'_> {
+        Header(&self.memory)
+    }
+
+    fn find(&self, key: &Key) -> Option<(Position, Slot, Block)> {
+        let mut found = None;
+        let (position, slot) = self.index.table.find(&self.memory, key.hash(), |slot| {
+            found = Block::read(&self.memory, &self.geometry, slot.block_at())
+                .filter(|block| block.has_key(&self.memory, key));
+            found.is_some()
+        })?;
+        Some((position, slot, found?))
+    }
+
+    fn no_space(&self, wanted_bytes: usize) -> NoSpace {
+        NoSpace { wanted_bytes: wanted_bytes as u64, free_bytes: self.allocator.free_bytes() }
+    }
+
+    fn block_of(&self, place: Place) -> Block {
+        Block::read(&self.memory, &self.geometry, place.0 as usize).expect("a place is used while it is held")
+    }
+
+    fn new_block(&mut self, key: &Key, encoding: Encoding, value_bytes: usize) -> Result<Block, NoSpace> {
+        let shape = Shape::new(key.len(), value_bytes).ok_or_else(|| self.no_space(value_bytes))?;
+        let offset = self.allocator.allocate(shape.total()).ok_or_else(|| self.no_space(shape.total()))?;
+        Ok(Block::create(&self.memory, self.geometry.area_at + offset, key, encoding, shape))
+    }
+
+    /// The block's bytes stay as they are until its room is used again; a reader that still copies them finds that the
+    /// bucket has changed, and looks again.
+    fn free_block(&mut self, block: Block) {
+        match block.at.checked_sub(self.geometry.area_at) {
+            Some(offset) => self.allocator.free(offset, block.shape.total()),
+            None => self.marks.free(block.at - self.geometry.marks_at, block.shape.total()),
+        }
+    }
+
+    fn set_placed(&mut self, placed: u64) {
+        self.placed = placed;
+        self.header().set_placed(placed);
+    }
+
+    #[allow(unsafe_code, reason = "only the writer can know that nobody writes")]
+    fn value_of(&self, block: Block) -> &[u8] {
+        // SAFETY: this is the only writer of the file, and every method that stores to the area takes `&mut self`,
+        // which the slice's borrow of `self` excludes.
+        unsafe { self.memory.bytes(block.value_at(), block.shape.value_bytes()) }
+    }
+
+    /// Adds a slot that only marks the key dirty.
+    fn insert_mark(&mut self, key: &Key) -> Result<(), NoSpace> {
+        let shape = Shape::new(key.len(), 0).ok_or_else(|| self.no_space(key.len()))?;
+        let block = match self.marks.allocate(shape.total()) {
+            Some(offset) => Block::create(&self.memory, self.geometry.marks_at + offset, key, Encoding::Raw, shape),
+            None => self.new_block(key, Encoding::Raw, 0)?,
+        };
+        self.index.insert(&self.memory, key.hash(), Slot::new(key.hash(), block.at, false, true));
+        Ok(())
+    }
+
+    fn names(&mut self, key: &Key) -> &mut BTreeSet<CompactString> {
+        &mut self.keys[usize::from(key.star(self.geometry.stars).0)]
+    }
+}
+
+impl Store for MappedStore {
+    fn place(&mut self, key: &Key, encoding: Encoding, value_bytes: usize) -> Result<Place, NoSpace> {
+        let room = self.index.has_room_for_key(self.placed)
+            || self.index.has_room_for_mark(self.placed) && self.find(key).is_some();
+        if !room {
+            return Err(self.no_space(value_bytes));
+        }
+        let block = self.new_block(key, encoding, value_bytes)?;
+        if value_bytes >= LARGE_BYTES {
+            self.arriving.start(block.at as u64);
+        }
+        self.set_placed(self.placed + 1);
+        Ok(Place(block.at as u64))
+    }
+
+    fn fill(&mut self, place: Place, offset: usize, bytes: &[u8]) {
+        let block = self.block_of(place);
+        let value_bytes = block.shape.value_bytes();
+        assert!(
+            offset.checked_add(bytes.len()).is_some_and(|end| end <= value_bytes),
+            "{} bytes at {offset} do not fit a value of {value_bytes} bytes",
+            bytes.len()
+        );
+        self.memory.write(block.value_at() + offset, bytes);
+        if value_bytes >= LARGE_BYTES {
+            self.arriving.fill(place.0, offset, bytes);
+        }
+    }
+
+    fn placed(&self, place: Place) -> &[u8] {
+        self.value_of(self.block_of(place))
+    }
+
+    fn discard(&mut self, place: Place) {
+        let block = self.block_of(place);
+        if block.shape.value_bytes() >= LARGE_BYTES {
+            self.arriving.finish(place.0, 0);
+        }
+        self.free_block(block);
+        self.set_placed(self.placed - 1);
+    }
+
+    fn mark_dirty(&mut self, key: &Key) -> Result<(), NoSpace> {
+        match self.find(key) {
+            Some((_, slot, _)) if slot.is_dirty() => Ok(()),
+            Some((position, slot, _)) => {
+                Index::replace(&self.memory, position, slot.with_dirty(true));
+                Ok(())
+            }
+            None if self.index.has_room_for_mark(self.placed) => self.insert_mark(key),
+            None => Err(self.no_space(0)),
+        }
+    }
+
+    fn mark_clean(&mut self, key: &Key) {
+        match self.find(key) {
+            Some((position, slot, _)) if slot.has_object() => {
+                Index::replace(&self.memory, position, slot.with_dirty(false));
+            }
+            Some((position, _, block)) => {
+                self.index.clear(&self.memory, position);
+                self.free_block(block);
+            }
+            None => {}
+        }
+    }
+
+    fn publish(&mut self, key: &Key, place: Place, version: Version, dirty: bool) {
+        let block = self.block_of(place);
+        let value_bytes = block.shape.value_bytes();
+        let hash = (value_bytes >= LARGE_BYTES).then(|| self.arriving.finish(place.0, value_bytes)).flatten();
+        let hash = hash.unwrap_or_else(|| checksum::of_value(self.value_of(block)));
+        block.seal(&self.memory, version, key.hash(), hash);
+        let new = Slot::new(key.hash(), block.at, true, dirty);
+        let old = self.find(key);
+        match old {
+            Some((position, _, old_block)) => {
+                Index::replace(&self.memory, position, new);
+                self.free_block(old_block);
+            }
+            None => self.index.insert(&self.memory, key.hash(), new),
+        }
+        self.set_placed(self.placed - 1);
+        if old.is_none_or(|(_, old, _)| !old.has_object()) {
+            self.objects += 1;
+            self.names(key).insert(CompactString::new(key.as_str()));
+        }
+    }
+
+    fn remove(&mut self, key: &Key, dirty: bool) {
+        let Some((position, slot, block)) = self.find(key) else {
+            if dirty {
+                // By the order of calls the later write has marked the key already, so this is a key with a slot.
+                self.mark_dirty(key).expect("a key with a write under way was marked dirty, which made room for this");
+            }
+            return;
+        };
+        if slot.has_object() {
+            self.objects -= 1;
+            self.names(key).remove(key.as_str());
+        }
+        if dirty {
+            // The block stays for its key; this cannot fail for want of room, as a block of its own for the mark could.
+            Index::replace(&self.memory, position, slot.without_object().with_dirty(true));
+        } else {
+            self.index.clear(&self.memory, position);
+            self.free_block(block);
+        }
+    }
+
+    fn get(&self, key: &Key) -> Entry<'_> {
+        let Some((_, slot, block)) = self.find(key) else { return Entry { object: None, dirty: false } };
+        let object = slot.has_object().then(|| Object {
+            value: self.value_of(block),
+            encoding: block.encoding().unwrap_or_default(),
+            version: block.version(&self.memory),
+        });
+        Entry { object, dirty: slot.is_dirty() }
+    }
+
+    fn list(&self, star: StarId, prefix: &str, after: Option<&str>, visit: &mut dyn FnMut(&str) -> bool) {
+        let Some(keys) = self.keys.get(usize::from(star.0)) else { return };
+        let start = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix),
+        };
+        for key in keys.range::<str, _>((start, Bound::Unbounded)) {
+            if !key.starts_with(prefix) || !visit(key) {
+                break;
+            }
+        }
+    }
+
+    fn set_lease(&mut self, until: Time) {
+        self.header().set_lease(until);
+    }
+
+    fn set_serving(&mut self, star: StarId, serving: bool) {
+        assert!(star.0 < self.geometry.stars, "star {star} of a cluster of {} stars", self.geometry.stars);
+        self.header().set_serving(star, serving);
+    }
+
+    fn usage(&self) -> Usage {
+        Usage {
+            objects: self.objects,
+            used_bytes: self.allocator.used_bytes(),
+            capacity_bytes: self.geometry.area_bytes as u64,
+        }
+    }
+}
+
+impl Drop for MappedStore {
+    fn drop(&mut self) {
+        self.header().end_life();
+    }
+}
+
+impl fmt::Debug for MappedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MappedStore").field("path", &self.path).field("usage", &self.usage()).finish_non_exhaustive()
+    }
+}
+
+/// Whether an option is as the file has it.
+fn agree<T: PartialEq + ToString>(path: &Path, what: &'static str, wanted: &T, found: &T) -> Result<(), OpenError> {
+    if wanted == found {
+        return Ok(());
+    }
+    Err(OpenError::Mismatch { path: path.to_path_buf(), what, wanted: wanted.to_string(), found: found.to_string() })
+}

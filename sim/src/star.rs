@@ -1,0 +1,140 @@
+//! The Star protocol in the world, on a store in plain memory.
+
+use std::{sync::Arc, time::Duration};
+
+use star::protocol::{Bug, Control, DirtyReads, NodeConfig, RouteRule, StarNode};
+use star_control::ClusterState;
+use star_core::{
+    ids::{Seq, StarId, Version},
+    key::Key,
+    store::{MemoryStore, Store},
+    time::Time,
+};
+
+use crate::{
+    random::Random,
+    subject::{Glance, Identity, Stamped, Subject},
+};
+
+/// Large enough that no world fills it.
+const CAPACITY_BYTES: u64 = 64 << 20;
+
+/// What the servers of a world have in common.
+#[derive(Clone, Debug)]
+pub struct StarSettings {
+    /// How values reach the members.
+    pub route: RouteRule,
+    /// What a read of a dirty key does.
+    pub dirty_reads: DirtyReads,
+    /// Values longer than this travel in pieces of this size, in bytes.
+    pub piece_bytes: usize,
+    /// From which size on `RouteRule::Auto` takes the chain, in bytes.
+    pub chain_from_bytes: usize,
+    /// The most bytes of unfinished writes at an origin.
+    pub buffer_bytes_max: u64,
+    /// How long nothing must have moved before lost messages are said again.
+    pub repair_after: Duration,
+    /// A mistake put in on purpose.
+    pub bug: Option<Bug>,
+}
+
+impl StarSettings {
+    /// Settings drawn at random, small enough that a short run meets every limit.
+    pub fn random(random: &mut Random) -> Self {
+        let routes = [RouteRule::Auto, RouteRule::Auto, RouteRule::Fanout, RouteRule::Chain];
+        Self {
+            route: *random.pick(&routes),
+            dirty_reads: *random.pick(&[DirtyReads::Wait, DirtyReads::Wait, DirtyReads::Leader]),
+            piece_bytes: random.between(16, 128) as usize,
+            chain_from_bytes: random.between(16, 128) as usize,
+            buffer_bytes_max: *random.pick(&[600, 2000, 1 << 20, 1 << 20]),
+            repair_after: Duration::from_millis(random.between(40, 200)),
+            bug: None,
+        }
+    }
+
+    /// The same with a bug.
+    #[must_use]
+    pub fn with_bug(self, bug: Option<Bug>) -> Self {
+        Self { bug, ..self }
+    }
+}
+
+impl Subject for StarNode<MemoryStore> {
+    type Settings = StarSettings;
+    /// A store in plain memory dies with its server.
+    type Remains = ();
+
+    fn start(settings: &StarSettings, identity: &Identity, _remains: Option<()>) -> Self {
+        let config = NodeConfig {
+            route: settings.route,
+            dirty_reads: settings.dirty_reads,
+            piece_bytes: settings.piece_bytes,
+            chain_from_bytes: settings.chain_from_bytes,
+            buffer_bytes_max: settings.buffer_bytes_max,
+            repair_after: settings.repair_after,
+            bug: settings.bug,
+            ..NodeConfig::new(identity.id, identity.name.clone(), identity.incarnation, identity.stars)
+        };
+        Self::new(config, MemoryStore::new(identity.stars, CAPACITY_BYTES))
+    }
+
+    fn into_remains(self) {}
+
+    fn cluster(state: Arc<ClusterState>) -> Control {
+        Control::Cluster(state)
+    }
+
+    fn lease(until: Time) -> Control {
+        Control::Lease { until }
+    }
+
+    fn glance(&self, star: StarId) -> Glance {
+        let seen = self.replicas()[usize::from(star.0)].observe(self.config().me);
+        Glance {
+            epoch: seen.epoch,
+            installed: seen.installed,
+            serving: seen.serving,
+            members: seen.members,
+            ready: seen.ready,
+            committed: seen.committed,
+        }
+    }
+
+    fn stamps(&self, star: StarId, visit: &mut dyn FnMut(Seq, Stamped)) {
+        for (seq, stamp) in self.replicas()[usize::from(star.0)].stamps() {
+            let write = u128::from(stamp.write.origin.0) << 64 | u128::from(stamp.write.number);
+            visit(seq, Stamped { write, effect: stamp.effect() });
+        }
+    }
+
+    fn objects(&self, visit: &mut dyn FnMut(&Key, Version, &[u8])) {
+        self.store().objects().for_each(|(key, version, value)| visit(key, version, value));
+    }
+
+    fn look_up(&self, key: &Key) -> (Option<Version>, bool) {
+        let entry = self.store().get(key);
+        (entry.object.map(|object| object.version), entry.dirty)
+    }
+
+    fn unfinished(&self) -> Option<String> {
+        let me = self.config().me;
+        let buffered: Vec<(u16, usize)> = self
+            .replicas()
+            .iter()
+            .map(|replica| replica.observe(me))
+            .filter(|seen| seen.buffered > 0)
+            .map(|seen| (seen.star.0, seen.buffered))
+            .collect();
+        let (dirty, unpublished) = (self.store().dirty_keys().count(), self.store().unpublished());
+        if self.is_idle() && buffered.is_empty() && dirty == 0 && unpublished == 0 {
+            return None;
+        }
+        let idle = if self.is_idle() { "idle" } else { "not idle" };
+        Some(format!("{idle}, buffered (star, writes) {buffered:?}, {dirty} keys dirty, {unpublished} values unpublished"))
+    }
+
+    fn check(&self) -> Result<(), String> {
+        Self::check(self)
+    }
+}

@@ -1,0 +1,88 @@
+//! What the world needs of a protocol beside [`Protocol`]: to start it, to feed it views and leases, and to look inside.
+
+use std::sync::Arc;
+
+use star_control::ClusterState;
+use star_core::{
+    ids::{Epoch, Incarnation, Seq, ServerId, StarId, Version},
+    key::Key,
+    protocol::Protocol,
+    time::Time,
+};
+
+/// A protocol that the world can host.
+pub trait Subject: Protocol<Control: Clone> + Sized {
+    /// What is the same for all servers of a world, planted bugs among it.
+    type Settings: Clone;
+    /// What a crash leaves behind of a server whose store is kept.
+    type Remains;
+
+    /// A server that starts; with what is left of its life before, if anything is.
+    fn start(settings: &Self::Settings, identity: &Identity, remains: Option<Self::Remains>) -> Self;
+
+    /// What a crash leaves behind.
+    fn into_remains(self) -> Self::Remains;
+
+    /// The control plane's state, as this protocol is told of it.
+    fn cluster(state: Arc<ClusterState>) -> Self::Control;
+
+    /// A lease that ends at `until` on this server's clock.
+    fn lease(until: Time) -> Self::Control;
+
+    /// What this server holds of a star.
+    fn glance(&self, star: StarId) -> Glance;
+
+    /// Calls `visit` for the stamps after `committed`, in order.
+    fn stamps(&self, star: StarId, visit: &mut dyn FnMut(Seq, Stamped));
+
+    /// Calls `visit` for each committed object.
+    fn objects(&self, visit: &mut dyn FnMut(&Key, Version, &[u8]));
+
+    /// The version of a key's committed object, and whether the key is dirty.
+    fn look_up(&self, key: &Key) -> (Option<Version>, bool);
+
+    /// What is unfinished at this server, for people; `None` if nothing is.
+    fn unfinished(&self) -> Option<String>;
+
+    /// What is wrong inside this server, if anything.
+    fn check(&self) -> Result<(), String>;
+}
+
+/// Who a server is when it starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Its number.
+    pub id: ServerId,
+    /// Its name.
+    pub name: String,
+    /// This life of it.
+    pub incarnation: Incarnation,
+    /// Stars in the cluster.
+    pub stars: u16,
+}
+
+/// What a server holds of one star.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Glance {
+    /// The epoch that it acts in; 0 if it holds nothing of the star.
+    pub epoch: Epoch,
+    /// Whether it has taken over the order of that epoch.
+    pub installed: bool,
+    /// Whether it answers reads while its lease lasts.
+    pub serving: bool,
+    /// The members of its view.
+    pub members: Vec<ServerId>,
+    /// It holds every stamp and value up to here.
+    pub ready: Seq,
+    /// It has applied every write up to here.
+    pub committed: Seq,
+}
+
+/// A stamp, as numbers that two servers can compare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamped {
+    /// The write.
+    pub write: u128,
+    /// The version that it makes, if it changes anything.
+    pub effect: Option<Version>,
+}

@@ -1,0 +1,217 @@
+//! The clients: each asks one thing at a time, at any server, and asks again elsewhere with the same request id.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use star_core::{
+    ids::{ServerId, Version},
+    message::{Request, ResponseBody},
+    protocol::{Input, Token},
+};
+
+use super::{Event, World, server::Arrival, settings::MS, workload::Asked};
+use crate::{history::Op, random::Random, subject::Subject};
+
+/// The most time that a client waits before it asks another server.
+const BACKOFF_MAX: u64 = 20 * MS;
+
+/// One client.
+pub(crate) struct Client {
+    pub(crate) number: u32,
+    pub(crate) random: Random,
+    /// The number of its last write.
+    pub(crate) last_write: u64,
+    /// The version that it last saw of each key, for compare-and-set.
+    pub(crate) versions: BTreeMap<u32, Version>,
+    pub(crate) under_way: Option<UnderWay>,
+    /// What it was told of each write, so that a second answer can be compared.
+    told: BTreeMap<u64, ResponseBody>,
+    /// Which write each attempt was for.
+    attempts: BTreeMap<u64, u64>,
+    last_attempt: u64,
+    operations: u64,
+    /// If set, it only asks this server.
+    pub(crate) bound_to: Option<ServerId>,
+}
+
+/// What a client waits for.
+pub(crate) struct UnderWay {
+    pub(crate) asked: Asked,
+    pub(crate) request: Request,
+    pub(crate) call: u64,
+    /// The latest attempt; answers to earlier ones count as well.
+    attempt: u64,
+    attempts: u32,
+    operation: u64,
+}
+
+impl Client {
+    pub(crate) fn new(number: u32, random: Random) -> Self {
+        Self {
+            number,
+            random,
+            last_write: 0,
+            versions: BTreeMap::new(),
+            under_way: None,
+            told: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            last_attempt: 0,
+            operations: 0,
+            bound_to: None,
+        }
+    }
+}
+
+impl<S: Subject> World<S> {
+    /// A client that waits for nothing asks something new, unless the end has begun.
+    pub(super) fn wake(&mut self, client: u32) {
+        let now = self.now;
+        if self.healing {
+            return;
+        }
+        let me = &mut self.clients[client as usize];
+        let (asked, request) = self.workload.next(me);
+        self.book.called(now, &asked);
+        self.ask(client, asked, request);
+    }
+
+    pub(super) fn ask(&mut self, client: u32, asked: Asked, request: Request) {
+        let call = self.now;
+        let me = &mut self.clients[client as usize];
+        me.operations += 1;
+        let operation = me.operations;
+        me.under_way = Some(UnderWay { asked, request, call, attempt: 0, attempts: 0, operation });
+        self.attempt(client);
+    }
+
+    /// Sends the request to a server drawn at random.
+    pub(super) fn attempt(&mut self, client: u32) {
+        let servers = u64::from(self.settings.servers);
+        let me = &mut self.clients[client as usize];
+        let Some(under_way) = &mut me.under_way else { return };
+        me.last_attempt += 1;
+        (under_way.attempt, under_way.attempts) = (me.last_attempt, under_way.attempts + 1);
+        me.attempts.insert(me.last_attempt, under_way.operation);
+        let server = me.bound_to.unwrap_or_else(|| ServerId(me.random.below(servers) as u16));
+        let token = Token { connection: client.into(), request: me.last_attempt };
+        let request = under_way.request.clone();
+        let patience = self.settings.workload.timeout;
+        let life = self.servers[usize::from(server.0)].life;
+        let at = self.now + self.network.other_delay();
+        self.queue.plan(at, Event::Ask { server, life, token, request });
+        self.queue.plan(self.now + patience, Event::Patience { client, attempt: token.request });
+    }
+
+    pub(super) fn reach(&mut self, server: ServerId, token: Token, request: Request) {
+        self.arrive(server, Arrival::Input(Input::Request { token, request }));
+    }
+
+    /// A client has waited long enough for an answer.
+    pub(super) fn lose_patience(&mut self, client: u32, attempt: u64) {
+        let waits = self.clients[client as usize].under_way.as_ref().is_some_and(|asked| asked.attempt == attempt);
+        if waits {
+            self.again_or_give_up(client);
+        }
+    }
+
+    fn again_or_give_up(&mut self, client: u32) {
+        let attempts_max = self.settings.workload.attempts_max;
+        let me = &mut self.clients[client as usize];
+        let Some(under_way) = &mut me.under_way else { return };
+        under_way.attempt = 0;
+        if under_way.attempts < attempts_max || self.healing || me.bound_to.is_some() {
+            let at = self.now + me.random.between(0, BACKOFF_MAX);
+            let operation = under_way.operation;
+            self.queue.plan(at, Event::Again { client, operation });
+        } else if let Some(under_way) = me.under_way.take() {
+            self.unknown += 1;
+            self.trace.event(self.now, &[20, client.into()], &[], || format!("client {client} gives up"));
+            self.record(client, &under_way, None);
+            self.plan_wake(client);
+        }
+    }
+
+    /// The time to ask again has come, if the request is not answered by a late answer meanwhile.
+    pub(super) fn again(&mut self, client: u32, operation: u64) {
+        let me = &self.clients[client as usize];
+        if me.under_way.as_ref().is_some_and(|asked| asked.operation == operation && asked.attempt == 0) {
+            self.attempt(client);
+        }
+    }
+
+    fn plan_wake(&mut self, client: u32) {
+        let think_max = self.settings.workload.think_max;
+        let at = self.now + self.clients[client as usize].random.between(0, think_max);
+        self.queue.plan(at, Event::Wake(client));
+    }
+
+    /// An answer has reached its client.
+    pub(super) fn answered(&mut self, token: Token, body: &ResponseBody, value: &Bytes) -> Result<(), String> {
+        let client = token.connection as u32;
+        let bytes = format!("{body:?}").into_bytes();
+        self.trace.event(self.now, &[21, client.into(), token.request], &bytes, || {
+            format!("client {client} <- #{}  {body:?}", token.request)
+        });
+        let me = &mut self.clients[client as usize];
+        let Some(operation) = me.attempts.get(&token.request).copied() else { return Ok(()) };
+        let mut late = me.under_way.take_if(|asked| asked.operation == operation);
+        if may_come_right(body)? {
+            if late.as_ref().is_some_and(|asked| asked.attempt == token.request) {
+                me.under_way = late;
+                self.again_or_give_up(client);
+            } else if late.is_some() {
+                me.under_way = late;
+            }
+            return Ok(());
+        }
+        let is_write = matches!(
+            body,
+            ResponseBody::Written { .. } | ResponseBody::Conflict { .. } | ResponseBody::Many(_) | ResponseBody::NotFound
+        );
+        if let Some(asked) = late.take() {
+            if asked.asked.is_write() && is_write {
+                me.told.insert(operation, body.clone());
+            }
+            self.answers += 1;
+            self.record(client, &asked, Some((body, value)));
+            self.book.answered(&asked.asked, asked.call, self.now, body)?;
+            self.plan_wake(client);
+            return Ok(());
+        }
+        match me.told.get(&operation) {
+            Some(first) if first != body => {
+                Err(format!("client {client} was told {first:?} of a write, and then {body:?} of the same"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes down what came of a request; `None`: nobody knows.
+    fn record(&mut self, client: u32, done: &UnderWay, answer: Option<(&ResponseBody, &Bytes)>) {
+        let now = self.now;
+        let me = &mut self.clients[client as usize];
+        let records = done.asked.records(me.number, done.call, answer.map(|(body, value)| (now, body, value)));
+        for (key, record) in records {
+            if let (Some(version), true) = (record.version, record.ret.is_some()) {
+                let gone = record.op == Op::Delete && record.ok;
+                me.versions.insert(key, if gone { Version(0) } else { version });
+            }
+            self.history.push(&record).expect("the world writes good records");
+        }
+    }
+}
+
+/// Whether a refusal may be gone after a while; the error is one that these clients never deserve.
+fn may_come_right(body: &ResponseBody) -> Result<bool, String> {
+    let part = |body: &ResponseBody| match body {
+        ResponseBody::Error(failure) if failure.code.retry() => Ok(true),
+        ResponseBody::Error(failure) => Err(format!("a good request was refused for good: {failure}")),
+        _ => Ok(false),
+    };
+    match body {
+        ResponseBody::Many(parts) => {
+            parts.iter().try_fold(false, |any, entry| part(&entry.body).map(|retry| any || retry))
+        }
+        body => part(body),
+    }
+}

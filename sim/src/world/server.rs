@@ -1,0 +1,243 @@
+//! A server of the world: its inbox, its clock, its turns.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use star_core::{
+    ids::{Incarnation, ServerId},
+    message::Wire,
+    protocol::{Effect, Input, TICK_MS, Token},
+    time::Time,
+};
+
+use super::{
+    Event, World,
+    plane::server_name,
+    settings::{MS, Settings},
+};
+use crate::{
+    random::Random,
+    subject::{Identity, Subject},
+};
+
+/// The most inputs in one turn.
+const TURN_INPUTS_MAX: u64 = 16;
+
+/// How long a paused or busy server waits until it looks again whether it may go on.
+const PAUSE_LOOK: u64 = MS;
+
+/// One server.
+pub struct Server<S: Subject> {
+    /// The protocol; `None` while the server is gone.
+    pub(crate) node: Option<S>,
+    pub(crate) remains: Option<S::Remains>,
+    pub(crate) incarnation: Incarnation,
+    /// Grows with every start and crash: what was meant for an earlier life never reaches this one.
+    pub(crate) life: u64,
+    pub(crate) inbox: VecDeque<Arrival<S>>,
+    turn_planned: bool,
+    /// Whether a tick waits in the inbox: a server that was away gets one, not all that it missed.
+    tick_waits: bool,
+    /// How many faults keep it from taking steps.
+    pub(crate) pauses: u32,
+    /// Its clock when the world began, and how many millionths faster it runs.
+    clock_offset: u64,
+    clock_drift: i64,
+    /// Until when, on its own clock, it was told that it holds a lease.
+    pub(crate) lease_until: Time,
+    /// Requests that it has not answered yet.
+    pub(crate) open: BTreeSet<Token>,
+    turn_random: Random,
+}
+
+/// What waits in an inbox.
+pub(crate) enum Arrival<S: Subject> {
+    Input(Input<S::Message, S::Control>),
+    LinkUp { to: ServerId, generation: u64 },
+    Lease(Time),
+}
+
+impl<S: Subject> Server<S> {
+    pub(crate) fn new(settings: &Settings, random: &mut Random) -> Self {
+        let drift = random.between(0, settings.clock_drift_max * 2) as i64 - settings.clock_drift_max as i64;
+        Self {
+            node: None,
+            remains: None,
+            incarnation: Incarnation(1),
+            life: 0,
+            inbox: VecDeque::new(),
+            turn_planned: false,
+            tick_waits: false,
+            pauses: 0,
+            clock_offset: random.between(0, settings.clock_offset_max),
+            clock_drift: drift,
+            lease_until: Time::ZERO,
+            open: BTreeSet::new(),
+            turn_random: random.fork(),
+        }
+    }
+
+    /// This server's clock at a moment of the world.
+    pub(crate) fn clock(&self, now: u64) -> Time {
+        let drift = i128::from(now) * i128::from(self.clock_drift) / 1_000_000;
+        Time((i128::from(self.clock_offset) + i128::from(now) + drift) as u64)
+    }
+}
+
+impl<S: Subject> World<S> {
+    pub(super) fn server(&mut self, id: ServerId) -> &mut Server<S> {
+        &mut self.servers[usize::from(id.0)]
+    }
+
+    /// Starts a server's next life.
+    pub(super) fn start(&mut self, id: ServerId) {
+        let stars = self.settings.stars;
+        let server = &mut self.servers[usize::from(id.0)];
+        let identity = Identity { id, name: server_name(id), incarnation: server.incarnation, stars };
+        let remains = server.remains.take();
+        server.node = Some(S::start(&self.subject, &identity, remains));
+        server.life += 1;
+        server.inbox.clear();
+        (server.turn_planned, server.tick_waits, server.lease_until) = (false, false, Time::ZERO);
+        let life = server.life;
+        let first_tick = self.now + server.turn_random.between(0, TICK_MS * MS);
+        self.checks.forget(id);
+        self.queue.plan(first_tick, Event::Tick { server: id, life });
+        self.queue.plan(self.now, Event::Renew { server: id, life });
+        self.tell_view(id);
+    }
+
+    /// Puts something into a server's inbox and plans a turn.
+    pub(super) fn arrive(&mut self, id: ServerId, arrival: Arrival<S>) {
+        let now = self.now;
+        let turn_delay_max = self.settings.turn_delay_max;
+        let server = self.server(id);
+        if server.node.is_none() {
+            return;
+        }
+        server.inbox.push_back(arrival);
+        if !server.turn_planned {
+            server.turn_planned = true;
+            let (at, life) = (now + server.turn_random.between(0, turn_delay_max), server.life);
+            self.queue.plan(at, Event::Turn { server: id, life });
+        }
+    }
+
+    pub(super) fn tick(&mut self, id: ServerId) {
+        let now = self.now;
+        let server = self.server(id);
+        let life = server.life;
+        if !std::mem::replace(&mut server.tick_waits, true) {
+            self.arrive(id, Arrival::Input(Input::Tick));
+        }
+        self.queue.plan(now + TICK_MS * MS, Event::Tick { server: id, life });
+    }
+
+    /// A server takes a batch of what has arrived, as a real one drains its queue.
+    pub(super) fn turn(&mut self, id: ServerId) -> Result<(), String> {
+        let at = usize::from(id.0);
+        let life = self.servers[at].life;
+        if self.servers[at].pauses > 0 {
+            self.queue.plan(self.now + PAUSE_LOOK, Event::Turn { server: id, life });
+            return Ok(());
+        }
+        let now = self.servers[at].clock(self.now);
+        let batch = 1 + self.servers[at].turn_random.below(TURN_INPUTS_MAX);
+        let mut effects = Vec::new();
+        for _ in 0..batch {
+            let Some(arrival) = self.servers[at].inbox.pop_front() else { break };
+            let Some(input) = self.input(id, arrival) else { continue };
+            self.steps += 1;
+            self.trace_input(id, &input);
+            let server = &mut self.servers[at];
+            if let Input::Tick = input {
+                server.tick_waits = false;
+            }
+            if let Input::Request { token, .. } = &input {
+                server.open.insert(*token);
+            }
+            let node = server.node.as_mut().ok_or("a server that is gone takes a turn")?;
+            node.step(now, input, &mut effects);
+        }
+        if let Some(node) = &mut self.servers[at].node {
+            node.end_turn(now, &mut effects);
+        }
+        self.dispatch(id, effects)?;
+        let server = &mut self.servers[at];
+        server.turn_planned = !server.inbox.is_empty();
+        if server.turn_planned {
+            let next = self.now + 1 + server.turn_random.below(self.settings.turn_delay_max + 1);
+            self.queue.plan(next, Event::Turn { server: id, life });
+        }
+        self.checks.after_turn(&self.servers, &self.book, self.now, id)
+    }
+
+    /// What the protocol is told of an arrival, if anything.
+    fn input(&mut self, id: ServerId, arrival: Arrival<S>) -> Option<Input<S::Message, S::Control>> {
+        match arrival {
+            Arrival::Input(input) => Some(input),
+            Arrival::LinkUp { to, generation } => {
+                self.network.open(id, to, generation).then_some(Input::LinkUp(to))
+            }
+            Arrival::Lease(until) => {
+                self.server(id).lease_until = until;
+                Some(Input::Control(S::lease(until)))
+            }
+        }
+    }
+
+    fn dispatch(&mut self, id: ServerId, effects: Vec<Effect<S::Message>>) -> Result<(), String> {
+        for effect in effects {
+            match effect {
+                Effect::Send { to, message } => {
+                    if usize::from(to.0) >= self.servers.len() || to == id {
+                        return Err(format!("server {id} sends to server {to}"));
+                    }
+                    if let Some((at, generation)) = self.network.send(self.now, id, to) {
+                        self.queue.plan(at, Event::Deliver { from: id, to, generation, message });
+                    } else if self.trace.is_loud() {
+                        self.trace.event(self.now, &[], &[], || format!("{id} -> {to}  LOST {message:?}"));
+                    }
+                }
+                Effect::Reply { token, body, value } => {
+                    if !self.server(id).open.remove(&token) {
+                        return Err(format!("server {id} answers {token:?}, which is not open: {body:?}"));
+                    }
+                    self.note_answer(id, token, &body);
+                    let at = self.now + self.network.other_delay();
+                    self.queue.plan(at, Event::Answer { token, body, value });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn trace_input(&mut self, id: ServerId, input: &Input<S::Message, S::Control>) {
+        let mut bytes = Vec::new();
+        let (tag, number) = match input {
+            Input::Request { token, request } => {
+                request.encode_header(&mut bytes);
+                bytes.extend_from_slice(&request.value);
+                (1, token.connection << 32 ^ token.request)
+            }
+            Input::Message { from, message } => {
+                message.encode_header(&mut bytes);
+                bytes.extend_from_slice(message.tail());
+                (2, u64::from(from.0))
+            }
+            Input::LinkUp(peer) => (3, u64::from(peer.0)),
+            Input::LinkDown(peer) => (4, u64::from(peer.0)),
+            Input::Control(_) => (5, 0),
+            Input::Tick => (6, 0),
+        };
+        self.trace.event(self.now, &[tag, number, id.0.into()], &bytes, || match input {
+            Input::Request { token, request } => {
+                format!("{id} <- client {} #{}  {:?}", token.connection, token.request, request.body)
+            }
+            Input::Message { from, message } => format!("{id} <- {from}  {message:?}"),
+            Input::LinkUp(peer) => format!("{id}  link to {peer} is up"),
+            Input::LinkDown(peer) => format!("{id}  link to {peer} is down"),
+            Input::Control(_) => format!("{id}  news of the control plane"),
+            Input::Tick => format!("{id}  tick"),
+        });
+    }
+}

@@ -1,0 +1,67 @@
+//! The same client for programs without an async runtime.
+
+use bytes::Bytes;
+use star_core::{Version, message::Condition};
+
+use super::{CasOutcome, ClientError, Object, Options, Page, StarClient};
+
+/// A [`StarClient`] with a runtime of its own; every operation blocks until it is done.
+///
+/// Must not be used inside an async runtime: it would block it, and tokio panics rather than let that happen.
+#[derive(Debug)]
+pub struct BlockingClient {
+    runtime: tokio::runtime::Runtime,
+    client: StarClient,
+}
+
+impl BlockingClient {
+    /// See [`StarClient::connect`].
+    pub fn connect(addrs: &[String], options: Options) -> Result<Self, ClientError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| ClientError::NoCluster { tried: addrs.join(", "), last: error.to_string() })?;
+        let client = runtime.block_on(StarClient::connect(addrs, options))?;
+        Ok(Self { runtime, client })
+    }
+
+    /// See [`StarClient::set`].
+    pub fn set(&self, key: &str, value: impl Into<Bytes>) -> Result<Version, ClientError> {
+        self.runtime.block_on(self.client.set(key, value))
+    }
+
+    /// See [`StarClient::get`].
+    pub fn get(&self, key: &str) -> Result<Option<Object>, ClientError> {
+        self.runtime.block_on(self.client.get(key))
+    }
+
+    /// See [`StarClient::delete`].
+    pub fn delete(&self, key: &str, condition: Condition) -> Result<Option<CasOutcome>, ClientError> {
+        self.runtime.block_on(self.client.delete(key, condition))
+    }
+
+    /// See [`StarClient::compare_and_set`].
+    pub fn compare_and_set(
+        &self,
+        key: &str,
+        condition: Condition,
+        value: impl Into<Bytes>,
+    ) -> Result<CasOutcome, ClientError> {
+        self.runtime.block_on(self.client.compare_and_set(key, condition, value))
+    }
+
+    /// See [`StarClient::list`].
+    pub fn list(&self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Page, ClientError> {
+        self.runtime.block_on(self.client.list(prefix, after, limit))
+    }
+
+    /// See [`StarClient::get_many`].
+    pub fn get_many(&self, keys: &[&str]) -> Result<Vec<Option<Object>>, ClientError> {
+        self.runtime.block_on(self.client.get_many(keys))
+    }
+
+    /// See [`StarClient::set_many`].
+    pub fn set_many(&self, objects: &[(&str, Bytes)]) -> Result<Vec<Version>, ClientError> {
+        self.runtime.block_on(self.client.set_many(objects))
+    }
+}

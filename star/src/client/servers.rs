@@ -1,0 +1,198 @@
+//! The servers that a client knows: how it reaches them, and the mapped store that it reads from by itself.
+
+use std::{
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use serde::Deserialize;
+use star_control::ClusterState;
+use star_core::{
+    Clock, Key, Time,
+    message::{Request, RequestBody, Response, ResponseBody, Wire, frame::FrameKind},
+    network::{NetworkError, TcpClient},
+};
+use star_objstore::{Answer, Reader, Reason};
+
+use super::{ClientError, Object, Options, Transport};
+
+/// How long a mapped store that cannot answer any more is left alone before another is looked for.
+const REOPEN_AFTER: Duration = Duration::from_secs(1);
+
+/// The servers of a cluster.
+#[derive(Debug)]
+pub(super) struct Servers {
+    servers: Vec<Server>,
+    request_timeout: Duration,
+    next: AtomicUsize,
+    mapped: Mapped,
+}
+
+#[derive(Debug)]
+struct Server {
+    name: String,
+    client: TcpClient,
+    store: Option<String>,
+}
+
+/// The mapped store that reads are answered from.
+#[derive(Debug)]
+struct Mapped {
+    cluster: Option<String>,
+    reader: RwLock<Option<Reader>>,
+    /// When another may be looked for, as [`Time`] in a number.
+    reopen_at: AtomicU64,
+}
+
+/// The part of a server's status that a client needs.
+#[derive(Deserialize)]
+struct Status {
+    cluster: Option<ClusterState>,
+}
+
+impl Servers {
+    /// Asks the given servers, one after another, who belongs to the cluster.
+    pub(super) async fn discover(addrs: &[String], options: &Options) -> Result<Self, ClientError> {
+        let mut last = "no address was given".to_owned();
+        for addr in addrs {
+            let client = TcpClient::new(addr.clone(), options.network.clone());
+            match client.call(&RequestBody::Status.into()).await {
+                Ok(Response { body: ResponseBody::Status(status), .. }) => {
+                    let status: Status = serde_json::from_str(&status).map_err(ClientError::unexpected)?;
+                    return Self::new(addrs, status.cluster, options);
+                }
+                Ok(other) => return Err(ClientError::unexpected(other.body)),
+                Err(error) => last = error.to_string(),
+            }
+        }
+        Err(ClientError::NoCluster { tried: addrs.join(", "), last })
+    }
+
+    fn new(addrs: &[String], cluster: Option<ClusterState>, options: &Options) -> Result<Self, ClientError> {
+        let server = |name: &str, addr: &str, store: Option<&String>| Server {
+            name: name.to_owned(),
+            client: TcpClient::new(addr.to_owned(), options.network.clone()),
+            store: store.cloned(),
+        };
+        let known = cluster.as_ref().map(|cluster| cluster.servers.as_slice()).unwrap_or_default();
+        let servers: Vec<Server> = if known.is_empty() {
+            addrs.iter().map(|addr| server(addr, addr, None)).collect()
+        } else {
+            known.iter().map(|one| server(&one.name, &one.addr, one.store.as_ref())).collect()
+        };
+        let wanted = options.transport != Transport::Tcp;
+        let servers = Self {
+            next: AtomicUsize::new(super::random_number() as usize),
+            servers,
+            request_timeout: options.network.request_timeout,
+            mapped: Mapped {
+                cluster: cluster.filter(|_| wanted).map(|cluster| cluster.cluster),
+                reader: RwLock::new(None),
+                reopen_at: AtomicU64::new(0),
+            },
+        };
+        let why = servers.open_mapped();
+        match (options.transport, why) {
+            (Transport::Shm, Err(why)) => Err(ClientError::NoMappedStore(why)),
+            _ => Ok(servers),
+        }
+    }
+
+    /// Any server: each in its turn.
+    pub(super) fn pick(&self) -> usize {
+        self.next.fetch_add(1, Ordering::Relaxed) % self.servers.len()
+    }
+
+    /// The server to try after another.
+    pub(super) fn after(&self, server: usize) -> usize {
+        (server + 1) % self.servers.len()
+    }
+
+    pub(super) async fn call(
+        &self,
+        server: usize,
+        request: &Request,
+        time_left: Duration,
+    ) -> Result<Response, NetworkError> {
+        let server = &self.servers[server].client;
+        let mut header = Vec::new();
+        request.encode_header(&mut header);
+        let timeout = time_left.min(self.request_timeout).max(Duration::from_millis(1));
+        let (kind, header, tail) =
+            server.exchange_within(FrameKind::Request, &header, request.value.clone(), timeout).await?;
+        let unexpected = |reason: String| NetworkError::Unexpected { addr: server.addr().to_owned(), reason };
+        if kind != FrameKind::Response {
+            return Err(unexpected(format!("a frame of kind {kind:?}")));
+        }
+        Response::decode(&header, tail).map_err(unexpected)
+    }
+
+    pub(super) async fn status(&self) -> Vec<(String, Result<String, ClientError>)> {
+        let mut all = Vec::new();
+        for server in &self.servers {
+            let status = match server.client.call(&RequestBody::Status.into()).await {
+                Ok(Response { body: ResponseBody::Status(status), .. }) => Ok(status),
+                Ok(other) => Err(ClientError::unexpected(other.body)),
+                Err(error) => Err(error.into()),
+            };
+            all.push((server.name.clone(), status));
+        }
+        all
+    }
+
+    /// Reads from the mapped store, if it can answer.
+    pub(super) fn read_mapped(&self, key: &Key) -> Option<Option<Object>> {
+        let reader = self.mapped.reader.read();
+        let mut value = Vec::new();
+        let answer = match reader.as_ref() {
+            Some(reader) => reader.get(key, &mut value),
+            None => Answer::Ask(Reason::Moved),
+        };
+        drop(reader);
+        match answer {
+            Answer::Found { version, encoding } => Some(Some(Object { value: Bytes::from(value), version, encoding })),
+            Answer::NotFound => Some(None),
+            Answer::Ask(Reason::Dirty | Reason::Contended) => None,
+            Answer::Ask(_) => {
+                self.look_for_another();
+                None
+            }
+        }
+    }
+
+    /// The mapped store cannot answer: its server has stopped or was started anew, or it lost its lease.
+    fn look_for_another(&self) {
+        if self.mapped.cluster.is_none() {
+            return;
+        }
+        let now = Clock.now();
+        let due = self.mapped.reopen_at.load(Ordering::Relaxed);
+        let next = (now + REOPEN_AFTER).0;
+        if now >= Time(due)
+            && self.mapped.reopen_at.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
+            // Without one, reads go over TCP, which is right too.
+            let _ = self.open_mapped();
+        }
+    }
+
+    fn open_mapped(&self) -> Result<(), String> {
+        let Some(cluster) = &self.mapped.cluster else { return Err("the cluster has no view yet".to_owned()) };
+        let mut why = "no server of the cluster names one".to_owned();
+        let first = self.pick();
+        for offset in 0..self.servers.len() {
+            let Some(path) = &self.servers[(first + offset) % self.servers.len()].store else { continue };
+            match Reader::open(path) {
+                Ok(reader) if reader.cluster() == *cluster => {
+                    *self.mapped.reader.write() = Some(reader);
+                    return Ok(());
+                }
+                Ok(_) => why = format!("{path} belongs to another cluster"),
+                Err(error) => why = error.to_string(),
+            }
+        }
+        Err(why)
+    }
+}

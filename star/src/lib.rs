@@ -1,0 +1,15 @@
+//! Star replication: an object store in which any server takes a SET, one leader per star assigns versions, and any
+//! server answers a GET, with every history linearizable.
+//!
+//! * [`StarClient`] (and [`BlockingClient`]): set, get, delete, compare-and-set, list.
+//! * [`StarServer`]: one server; [`StarCluster`]: several on this machine.
+//! * [`protocol`]: the protocol as pure code, driven by the server and by the simulator.
+
+pub mod client;
+mod cluster;
+pub mod protocol;
+mod server;
+
+pub use client::{BlockingClient, CasOutcome, ClientError, Object, Options, Page, StarClient, Transport};
+pub use cluster::{ClusterError, StarCluster};
+pub use server::{ControlOptions, ServerOptions, StarServer, StartError};

@@ -1,0 +1,218 @@
+//! The third hop: a member that holds stamp and value marks the key dirty and acks; what all have acked is committed,
+//! applied and answered.
+
+use star_core::{
+    collections::Map,
+    error::ErrorCode,
+    ids::{Seq, ServerId, Version},
+    key::Key,
+    message::ResponseBody,
+    protocol::Effects,
+    store::Store,
+};
+
+use super::{
+    config::Bug,
+    context::Context,
+    message::{Message, Operation, Outcome, Stamp, WriteHead},
+    propagate::charged_bytes,
+    replica::{Dirty, Replica},
+};
+
+impl Replica {
+    /// Stamps from the leader.
+    pub(crate) fn on_stamps<S: Store, E: Effects<Message>>(
+        &mut self,
+        cx: &mut Context<'_, S, E>,
+        from: ServerId,
+        first: Seq,
+        stamps: &[Stamp],
+    ) {
+        if !self.installed || from != self.view.leader {
+            return;
+        }
+        for (index, stamp) in stamps.iter().enumerate() {
+            let seq = Seq(first.0 + index as u64);
+            if seq == self.log.last().next() {
+                self.add_stamp(*stamp);
+            }
+        }
+        // The leader holds what it stamps: a stamp is also its ack.
+        self.count_ack(from, Seq(first.0 + stamps.len() as u64 - u64::from(!stamps.is_empty())));
+        self.advance(cx);
+    }
+
+    /// Adds the next stamp to the log and ties it to its write.
+    pub(crate) fn add_stamp(&mut self, stamp: Stamp) {
+        self.log.push(stamp);
+        let seq = self.log.last();
+        match self.buffer.get_mut(&stamp.write) {
+            Some(write) => write.seq = Some(seq),
+            None => {
+                self.missing.insert(stamp.write, seq);
+            }
+        }
+    }
+
+    pub(crate) fn on_ack<S: Store, E: Effects<Message>>(
+        &mut self,
+        cx: &mut Context<'_, S, E>,
+        from: ServerId,
+        ready: Seq,
+    ) {
+        self.count_ack(from, ready);
+        self.advance(cx);
+    }
+
+    pub(crate) fn count_ack(&mut self, from: ServerId, ready: Seq) {
+        if let Some((_, acked)) = self.acked.iter_mut().find(|(member, _)| *member == from) {
+            *acked = ready.max(*acked);
+        }
+    }
+
+    /// Moves `ready` and `committed` as far as they go.
+    pub(crate) fn advance<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
+        self.advance_ready(cx);
+        self.advance_committed(cx);
+    }
+
+    /// Moves `ready` over stamps whose writes are here, marking their keys dirty.
+    pub(crate) fn advance_ready<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
+        if !self.installed {
+            return;
+        }
+        let before = self.ready;
+        while let Some(stamp) = self.log.get(self.ready.next()).copied() {
+            if !self.is_held(&stamp) || !self.make_ready(cx, self.ready.next(), &stamp) {
+                break;
+            }
+            self.ready = self.ready.next();
+        }
+        if self.ready != before {
+            self.ack_due = true;
+            self.count_ack(cx.me(), self.ready);
+        }
+    }
+
+    /// Whether what the stamp needs is here. What changes nothing and is not remembered needs nothing.
+    pub(crate) fn is_held(&self, stamp: &Stamp) -> bool {
+        stamp.repeat
+            || stamp.outcome == Outcome::NoSpace
+            || self.buffer.get(&stamp.write).is_some_and(super::replica::Buffered::is_complete)
+    }
+
+    /// Marks and remembers a write at its place; false if the store cannot mark its key now.
+    fn make_ready<S: Store, E: Effects<Message>>(
+        &mut self,
+        cx: &mut Context<'_, S, E>,
+        seq: Seq,
+        stamp: &Stamp,
+    ) -> bool {
+        if stamp.repeat || stamp.outcome == Outcome::NoSpace {
+            return true;
+        }
+        let head = &self.buffer[&stamp.write].head;
+        if let Some(version) = stamp.effect() {
+            if !cx.config.has_bug(Bug::AckBeforeDirty) || self.view.leader == cx.me() {
+                if cx.store.mark_dirty(&head.key).is_err() {
+                    cx.shared.counters.no_space += 1;
+                    return false;
+                }
+                note_dirty(&mut self.dirty, seq, head, version);
+            }
+            if head.operation == Operation::Delete {
+                self.version_floor = self.version_floor.max(version);
+            }
+        }
+        self.sessions.insert(seq, cx.now, head.request_id.clone(), stamp.outcome, cx.config.sessions_max);
+        true
+    }
+
+    /// Finds the dirty keys again from the log, after its end was taken back.
+    pub(crate) fn find_dirty(&mut self) {
+        self.dirty.clear();
+        for (seq, stamp) in self.log.after_seq(self.committed).take_while(|(seq, _)| *seq <= self.ready) {
+            if let (Some(version), Some(write)) = (stamp.effect(), self.buffer.get(&stamp.write)) {
+                note_dirty(&mut self.dirty, seq, &write.head, version);
+            }
+        }
+    }
+
+    /// Applies what every member has acked.
+    fn advance_committed<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
+        if !self.installed {
+            return;
+        }
+        let mut acks: Vec<Seq>;
+        let lowest = if cx.config.has_bug(Bug::MajorityCommits) {
+            acks = self.acked.iter().map(|(_, acked)| *acked).collect();
+            acks.sort_unstable();
+            acks.get(acks.len() / 2).copied()
+        } else {
+            self.acked.iter().map(|(_, acked)| *acked).min()
+        };
+        if let Some(lowest) = lowest {
+            self.commit_to(cx, lowest.min(self.ready));
+        }
+    }
+
+    /// Applies the writes up to `seq`, which this server holds and every member has, in order.
+    pub(crate) fn commit_to<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>, seq: Seq) {
+        let seq = seq.min(self.ready);
+        if seq <= self.committed {
+            return;
+        }
+        while self.committed < seq {
+            let Some(stamp) = self.log.pop() else { break };
+            self.committed = self.committed.next();
+            self.apply(cx, self.committed, &stamp);
+        }
+        self.release_waiters(cx);
+    }
+
+    /// Applies one committed write and answers its client if this server is its origin.
+    fn apply<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>, seq: Seq, stamp: &Stamp) {
+        cx.shared.counters.committed += 1;
+        self.missing.remove(&stamp.write);
+        let Some(write) = self.buffer.remove(&stamp.write) else { return };
+        let key = &write.head.key;
+        if let Some(version) = stamp.effect() {
+            let more = self.dirty.get(key).is_some_and(|dirty| dirty.last > seq);
+            match (write.head.operation, write.place) {
+                (Operation::Set(_), Some(place)) => cx.store.publish(key, place, version, more),
+                _ => cx.store.remove(key, more),
+            }
+            if !more {
+                self.dirty.remove(key);
+            }
+        } else if let Some(place) = write.place {
+            cx.store.discard(place);
+        }
+        if write.head.id.origin == cx.me() {
+            cx.shared.own_bytes -= charged_bytes(write.head.value_bytes);
+        }
+        if let Some(asker) = write.asker {
+            cx.answer(asker, &result(stamp.outcome), &[]);
+        }
+    }
+}
+
+/// The write at `seq` is the latest to its key.
+fn note_dirty(dirty: &mut Map<Key, Dirty>, seq: Seq, head: &WriteHead, version: Version) {
+    let after = if head.operation == Operation::Delete { Version(0) } else { version };
+    dirty.insert(head.key.clone(), Dirty { last: seq, version: after });
+}
+
+/// What the client is told.
+fn result(outcome: Outcome) -> ResponseBody {
+    match outcome {
+        Outcome::Written(version) => ResponseBody::Written { version },
+        Outcome::Conflict(version) => ResponseBody::Conflict { version },
+        Outcome::NotFound => ResponseBody::NotFound,
+        Outcome::NoSpace => {
+            let text = "the leader's store is nearly full; the write was not done; \
+                        delete objects, or start the servers with a larger [store] capacity";
+            ResponseBody::error(ErrorCode::NoSpace, text)
+        }
+    }
+}

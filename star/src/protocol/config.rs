@@ -1,0 +1,125 @@
+//! What one server's protocol can be told to do differently.
+
+use std::time::Duration;
+
+use star_core::ids::{Incarnation, ServerId};
+
+/// The settings of a [`super::StarNode`].
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// This server.
+    pub me: ServerId,
+    /// Its name, for people.
+    pub name: String,
+    /// This life of it; larger than all before.
+    pub incarnation: Incarnation,
+    /// Stars in the cluster.
+    pub stars: u16,
+    /// The longest key, in bytes.
+    pub key_bytes_max: usize,
+    /// The longest value, in bytes.
+    pub value_bytes_max: usize,
+    /// The most bytes of values that this server holds as origin before they are committed, all stars together.
+    pub buffer_bytes_max: u64,
+    /// How values reach the members.
+    pub route: RouteRule,
+    /// From which size on [`RouteRule::Auto`] takes the chain, in bytes.
+    pub chain_from_bytes: usize,
+    /// Values longer than this travel in pieces of this size, in bytes.
+    pub piece_bytes: usize,
+    /// What a read of a dirty key does.
+    pub dirty_reads: DirtyReads,
+    /// Results remembered per star, so that a repeated request takes effect once.
+    pub sessions_max: usize,
+    /// How long results are remembered at most.
+    pub session_age_max: Duration,
+    /// How long nothing must have moved before a server says again what may have been lost.
+    pub repair_after: Duration,
+    /// A mistake put in on purpose, to see that the checks find it. Never set outside of tests.
+    pub bug: Option<Bug>,
+}
+
+impl NodeConfig {
+    /// The defaults for this server.
+    pub fn new(me: ServerId, name: impl Into<String>, incarnation: Incarnation, stars: u16) -> Self {
+        Self {
+            me,
+            name: name.into(),
+            incarnation,
+            stars,
+            key_bytes_max: 1 << 10,
+            value_bytes_max: 64 << 20,
+            buffer_bytes_max: 256 << 20,
+            route: RouteRule::Auto,
+            chain_from_bytes: 256 << 10,
+            piece_bytes: 256 << 10,
+            dirty_reads: DirtyReads::Wait,
+            sessions_max: 1 << 16,
+            session_age_max: Duration::from_secs(300),
+            repair_after: Duration::from_millis(100),
+            bug: None,
+        }
+    }
+
+    /// Whether this mistake was put in.
+    pub(crate) fn has_bug(&self, bug: Bug) -> bool {
+        self.bug == Some(bug)
+    }
+}
+
+/// How values travel from their origin to the other members.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RouteRule {
+    /// By size: `Fanout` for small values, `Chain` for large ones.
+    #[default]
+    Auto,
+    /// The origin sends to each member: the lowest latency.
+    Fanout,
+    /// Each member passes the value on to the next, so that it leaves the origin once.
+    Chain,
+}
+
+/// What a read of a dirty key does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DirtyReads {
+    /// Wait until the write that made it dirty is committed here: no message.
+    #[default]
+    Wait,
+    /// Ask the leader, which answers as soon as that write is committed there.
+    Leader,
+}
+
+/// Mistakes that can be planted, each of which a check must find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Bug {
+    /// A member acks a write before it marks the key dirty: a reader there can still see the value before.
+    AckBeforeDirty,
+    /// A read of a dirty key is answered at once with the value before.
+    DirtyReadAtOnce,
+    /// The leader gives the version of the committed object again while a write to the key is under way.
+    VersionReused,
+    /// The leader forgets the results of requests, so a repeated request takes effect again.
+    RequestIdForgotten,
+    /// Acks of older epochs are counted.
+    EpochMissingFromAcks,
+    /// A write is applied and answered when a majority, not every member, has it.
+    MajorityCommits,
+    /// A member installs the leader's stamps but keeps its own after `from` as well.
+    InstallKeepsOwnStamps,
+    /// A read is answered without a look at the lease.
+    LeaseIgnored,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::AckBeforeDirty,
+        Self::DirtyReadAtOnce,
+        Self::VersionReused,
+        Self::RequestIdForgotten,
+        Self::EpochMissingFromAcks,
+        Self::MajorityCommits,
+        Self::InstallKeepsOwnStamps,
+        Self::LeaseIgnored,
+    ];
+}

@@ -1,0 +1,99 @@
+//! What a replica borrows from its server for one step.
+
+use star_core::{
+    ids::{ServerId, StarId},
+    message::ResponseBody,
+    protocol::{Effects, Token},
+    store::Store,
+    time::Time,
+};
+
+use super::{config::NodeConfig, gather::Gathers, message::Message, status::Counters};
+
+/// Who is to get the answer to a read or a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// A client's request.
+    Client(Token),
+    /// Part of a client's request with many parts.
+    Part {
+        /// The request, in [`Gathers`].
+        gather: u64,
+        /// The part.
+        index: u32,
+    },
+}
+
+/// The server around a replica, for one step.
+pub(crate) struct Context<'a, S, E> {
+    pub(crate) now: Time,
+    pub(crate) config: &'a NodeConfig,
+    pub(crate) store: &'a mut S,
+    pub(crate) effects: &'a mut E,
+    pub(crate) shared: &'a mut Shared,
+}
+
+/// What the replicas of a server have in common.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    /// The time of the step under way.
+    pub(crate) now: Time,
+    /// Until when this server may answer reads.
+    pub(crate) lease_until: Time,
+    /// The number of this server's latest write.
+    pub(crate) last_write: u64,
+    /// Bytes of values of this server's own clients that are not committed yet.
+    pub(crate) own_bytes: u64,
+    /// Requests with many parts.
+    pub(crate) gathers: Gathers,
+    /// Lists that a star has got ready for in this step.
+    pub(crate) lists_released: Vec<(StarId, u64)>,
+    /// What was done so far, for people.
+    pub(crate) counters: Counters,
+}
+
+impl<S: Store, E: Effects<Message>> Context<'_, S, E> {
+    /// This server.
+    pub(crate) fn me(&self) -> ServerId {
+        self.config.me
+    }
+
+    /// Whether this server may answer reads now.
+    pub(crate) fn lease_valid(&self) -> bool {
+        self.now < self.shared.lease_until || self.config.has_bug(super::Bug::LeaseIgnored)
+    }
+
+    /// Answers whoever asked.
+    pub(crate) fn answer(&mut self, asker: Asker, body: &ResponseBody, value: &[u8]) {
+        answer(self.effects, &mut self.shared.gathers, asker, body, value);
+    }
+
+    /// Answers a read from the store.
+    pub(crate) fn answer_from_store(&mut self, asker: Asker, key: &star_core::Key) {
+        let entry = self.store.get(key);
+        match entry.object {
+            Some(object) => {
+                let body = ResponseBody::Value { version: object.version, encoding: object.encoding };
+                answer(self.effects, &mut self.shared.gathers, asker, &body, object.value);
+            }
+            None => answer(self.effects, &mut self.shared.gathers, asker, &ResponseBody::NotFound, &[]),
+        }
+    }
+}
+
+fn answer<E: Effects<Message>>(
+    effects: &mut E,
+    gathers: &mut Gathers,
+    asker: Asker,
+    body: &ResponseBody,
+    value: &[u8],
+) {
+    match asker {
+        Asker::Client(token) => effects.reply(token, body, value),
+        Asker::Part { gather, index } => {
+            if let Some((token, body, value)) = gathers.add(gather, index, body, value) {
+                effects.reply(token, &body, &value);
+            }
+        }
+    }
+}

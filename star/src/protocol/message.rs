@@ -1,0 +1,194 @@
+//! What the servers of a star say to one another. Every message names its star and epoch; messages of older epochs are
+//! ignored, those of newer ones are kept until this server has the view (see `takeover`).
+//!
+//! All messages may be lost or come twice: each is idempotent, and `repair` says again what may be missing.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use star_core::{
+    ids::{Epoch, RequestId, Seq, ServerId, StarId, Version},
+    key::Key,
+    message::{Condition, Wire, from_postcard, to_postcard},
+    store::Encoding,
+};
+
+/// A message between servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The star it is about.
+    pub star: StarId,
+    /// The sender's epoch in that star.
+    pub epoch: Epoch,
+    /// What it says.
+    pub body: Body,
+    /// Bytes of a value for `Write` and `Piece`; else empty.
+    pub tail: Bytes,
+}
+
+/// What a message says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Body {
+    /// A write and the first bytes of its value (all of them if the value is no longer than a piece).
+    Write(WriteHead),
+    /// More bytes of a write's value.
+    Piece {
+        /// The write.
+        write: WriteId,
+        /// Where the bytes belong.
+        offset: u32,
+        /// Whether the receiver passes it on along the chain.
+        chain: bool,
+    },
+    /// The leader's stamps, one after another from `first` on.
+    Stamps {
+        /// The place of the first.
+        first: Seq,
+        /// The stamps.
+        stamps: Vec<Stamp>,
+    },
+    /// The sender holds every stamp and value up to `ready`.
+    Ack {
+        /// The highest seq without a gap before it.
+        ready: Seq,
+    },
+    /// Asks the leader for values that the sender lacks.
+    Fetch {
+        /// The writes.
+        writes: Vec<WriteId>,
+    },
+    /// Asks the leader which write to a key is the latest (`dirty_reads = "leader"`).
+    Read {
+        /// The asker's number for it.
+        read: u64,
+        /// The key.
+        key: Key,
+    },
+    /// The leader's answer: everything up to `seq` is committed, and the key's latest write is among it.
+    ReadAnswer {
+        /// The asker's number.
+        read: u64,
+        /// A committed seq.
+        seq: Seq,
+    },
+    /// To the leader of a new view: what the sender holds from the view before.
+    Report {
+        /// See [`Body::Ack`].
+        ready: Seq,
+        /// What the sender knows to be committed.
+        committed: Seq,
+    },
+    /// From the leader of a new view: what the order is from now on.
+    Install {
+        /// What the leader knows to be committed.
+        from: Seq,
+        /// The stamps after `from`; the last is at the view's base.
+        stamps: Vec<Stamp>,
+    },
+    /// To an origin: the sender has held these writes for long without a stamp. Are they still under way?
+    AskUnderWay {
+        /// The writes.
+        writes: Vec<WriteId>,
+    },
+    /// The origin's answer: these are not, so the sender may drop them.
+    Finished {
+        /// The writes.
+        writes: Vec<WriteId>,
+    },
+    /// Nothing has moved here for a while, or the link is new: tell me what I may have missed.
+    Hello {
+        /// Whether the sender has installed this epoch.
+        installed: bool,
+        /// See [`Body::Ack`].
+        ready: Seq,
+    },
+}
+
+/// A write as it travels: everything but the value's bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriteHead {
+    /// Its identity between servers.
+    pub id: WriteId,
+    /// What the client called it.
+    pub request_id: RequestId,
+    /// The key.
+    pub key: Key,
+    /// What to do.
+    pub operation: Operation,
+    /// When to do it.
+    pub condition: Condition,
+    /// The value's length; 0 for a delete.
+    pub value_bytes: u32,
+    /// How many numbers before this write's the origin's oldest unfinished write of this star is: all that are older
+    /// are finished, so a late copy of one is dropped.
+    pub behind: u64,
+    /// Whether the receiver passes it on along the chain.
+    pub chain: bool,
+}
+
+/// A write's identity between servers: its origin, and the origin's number for it, which no later life of the origin
+/// uses again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct WriteId {
+    /// The server that took it from the client.
+    pub origin: ServerId,
+    /// The origin's number for it.
+    pub number: u64,
+}
+
+/// What a write does if its condition holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Operation {
+    /// Make the value the key's object.
+    Set(Encoding),
+    /// Remove the key's object.
+    Delete,
+}
+
+/// The leader's decision about a write. Its seq is its place in the message that carries it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// The write.
+    pub write: WriteId,
+    /// What comes of it.
+    pub outcome: Outcome,
+    /// True if an earlier write had the same request id: `outcome` is that one's, and this one changes nothing.
+    pub repeat: bool,
+}
+
+/// What comes of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Done: the key has this version now (a deleted key had it last).
+    Written(Version),
+    /// Not done: the key has this version (0: no object), which the condition does not want.
+    Conflict(Version),
+    /// A delete of a key without an object: nothing to do.
+    NotFound,
+    /// Not done: the leader's store is full. Not remembered, so that a later try may succeed.
+    NoSpace,
+}
+
+impl Stamp {
+    /// The version that the write makes, if it changes anything.
+    pub fn effect(&self) -> Option<Version> {
+        match self.outcome {
+            Outcome::Written(version) if !self.repeat => Some(version),
+            _ => None,
+        }
+    }
+}
+
+impl Wire for Message {
+    fn encode_header(&self, out: &mut Vec<u8>) {
+        to_postcard(&(self.star, self.epoch, &self.body), out);
+    }
+
+    fn tail(&self) -> &Bytes {
+        &self.tail
+    }
+
+    fn decode(header: &[u8], tail: Bytes) -> Result<Self, String> {
+        let (star, epoch, body) = from_postcard(header)?;
+        Ok(Self { star, epoch, body, tail })
+    }
+}

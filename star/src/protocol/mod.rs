@@ -1,0 +1,29 @@
+//! The Star protocol as pure code: no clock, socket, task, thread or random source.
+//!
+//! [`StarNode`] is one server: it holds a [`replica::Replica`] for each star, the store, and the lease. The modules
+//! follow the life of a write: `propagate` brings it to every member, `leader` gives it its place and version,
+//! `commit` counts who has it and applies it, `read` answers from what was applied, `takeover` carries all of this over
+//! a change of view, and `repair` heals what a broken link lost. The whole design is in `DESIGN/star.md`.
+
+mod commit;
+pub mod config;
+mod context;
+mod gather;
+pub mod invariants;
+mod leader;
+mod list;
+mod log;
+pub mod message;
+mod node;
+mod propagate;
+mod read;
+mod repair;
+pub mod replica;
+mod sessions;
+mod status;
+mod takeover;
+
+pub use config::{Bug, DirtyReads, NodeConfig, RouteRule};
+pub use message::{Body, Message, Operation, Outcome, Stamp, WriteHead, WriteId};
+pub use node::{Control, StarNode};
+pub use status::Counters;

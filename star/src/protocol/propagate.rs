@@ -1,0 +1,346 @@
+//! The first hop: a write and its value go from the origin to every member, along a route.
+
+use bytes::Bytes;
+use star_core::{
+    error::ErrorCode,
+    ids::{RequestId, ServerId},
+    key::Key,
+    message::{Condition, ResponseBody},
+    protocol::Effects,
+    store::{Encoding, Place, Store},
+};
+
+use super::{
+    config::RouteRule,
+    context::{Asker, Context},
+    message::{Body, Message, Operation, WriteHead, WriteId},
+    replica::{Buffered, Replica},
+};
+
+/// What a write is charged against the buffer limit beside its value, in bytes.
+const WRITE_OVERHEAD_BYTES: u64 = 256;
+
+/// A client's write, as it came in.
+pub(crate) struct NewWrite {
+    pub(crate) key: Key,
+    pub(crate) operation: Operation,
+    pub(crate) condition: Condition,
+    pub(crate) request_id: RequestId,
+    pub(crate) value: Bytes,
+}
+
+pub(crate) fn charged_bytes(value_bytes: u32) -> u64 {
+    u64::from(value_bytes) + WRITE_OVERHEAD_BYTES
+}
+
+impl Replica {
+    /// A client's write: this server is its origin.
+    pub(crate) fn begin<S: Store, E: Effects<Message>>(
+        &mut self,
+        cx: &mut Context<'_, S, E>,
+        asker: Asker,
+        write: NewWrite,
+    ) {
+        if let Some(refusal) = self.refuse_write(cx, write.value.len()) {
+            cx.answer(asker, &refusal, &[]);
+            return;
+        }
+        let value_bytes = write.value.len() as u32;
+        let place = match write.operation {
+            Operation::Set(encoding) => match place(cx, &write.key, encoding, &write.value) {
+                Ok(place) => Some(place),
+                Err(refusal) => return cx.answer(asker, &refusal, &[]),
+            },
+            Operation::Delete => None,
+        };
+        cx.shared.last_write += 1;
+        cx.shared.own_bytes += charged_bytes(value_bytes);
+        let number = cx.shared.last_write;
+        let head = WriteHead {
+            id: WriteId { origin: cx.me(), number },
+            request_id: write.request_id,
+            key: write.key,
+            operation: write.operation,
+            condition: write.condition,
+            value_bytes,
+            behind: number - self.oldest_own(cx.me(), number),
+            chain: self.takes_chain(cx, value_bytes as usize),
+        };
+        if self.installed {
+            self.send_out(cx, &head, &write.value);
+        }
+        let id = head.id;
+        let epoch = self.view.epoch;
+        let asker = Some(asker);
+        self.buffer.insert(id, Buffered { head, place, received_bytes: value_bytes, seq: None, epoch, asker });
+        self.on_complete(cx, id);
+    }
+
+    /// The number of this server's oldest unfinished write, once `number` is added to them.
+    fn oldest_own(&mut self, me: ServerId, number: u64) -> u64 {
+        while let Some(&oldest) = self.own.front() {
+            if self.buffer.contains_key(&WriteId { origin: me, number: oldest }) {
+                break;
+            }
+            self.own.pop_front();
+        }
+        self.own.push_back(number);
+        self.own[0]
+    }
+
+    /// Whether this is a late copy of a write that needs nothing any more.
+    fn is_finished(&mut self, me: ServerId, head: &WriteHead) -> bool {
+        let finished_below = self.finished_below.entry(head.id.origin).or_default();
+        *finished_below = (*finished_below).max(head.id.number - head.behind.min(head.id.number));
+        if self.buffer.contains_key(&head.id) || self.missing.contains_key(&head.id) {
+            return false;
+        }
+        // The leader answers a repeated request; to everyone else its write is nothing new.
+        head.id.number < *finished_below || (!self.leads(me) && self.sessions.get(&head.request_id).is_some())
+    }
+
+    fn refuse_write<S: Store, E: Effects<Message>>(
+        &self,
+        cx: &Context<'_, S, E>,
+        value_bytes: usize,
+    ) -> Option<ResponseBody> {
+        if let Some(refusal) = self.refuse_service(cx) {
+            return Some(refusal);
+        }
+        let wanted_bytes = charged_bytes(value_bytes as u32);
+        let (own_bytes, bytes_max) = (cx.shared.own_bytes, cx.config.buffer_bytes_max);
+        // One write is always taken, however large: else an object over the limit could never be stored.
+        if own_bytes > 0 && own_bytes + wanted_bytes > bytes_max {
+            return Some(ResponseBody::error(
+                ErrorCode::Overloaded,
+                format!(
+                    "server {} holds {own_bytes} bytes of unfinished writes and may hold {bytes_max}; \
+                     try again a little later, or at another server",
+                    cx.config.name
+                ),
+            ));
+        }
+        None
+    }
+
+    /// Why this server can do nothing for a client of this star now, if so.
+    pub(crate) fn refuse_service<S: Store, E: Effects<Message>>(
+        &self,
+        cx: &Context<'_, S, E>,
+    ) -> Option<ResponseBody> {
+        if !self.serves(cx.me()) {
+            let why = if self.view.exists() { "is not a serving member of" } else { "has no view yet of" };
+            let text = format!("server {} {why} star {}; try another server", cx.config.name, self.star);
+            return Some(ResponseBody::error(ErrorCode::NotServing, text));
+        }
+        if !cx.lease_valid() {
+            let text = format!(
+                "server {} holds no lease, so others may have gone on without it; try another server",
+                cx.config.name
+            );
+            return Some(ResponseBody::error(ErrorCode::NoLease, text));
+        }
+        None
+    }
+
+    fn takes_chain<S: Store, E: Effects<Message>>(&self, cx: &Context<'_, S, E>, value_bytes: usize) -> bool {
+        self.peers.len() > 1
+            && match cx.config.route {
+                RouteRule::Fanout => false,
+                RouteRule::Chain => true,
+                RouteRule::Auto => value_bytes >= cx.config.chain_from_bytes,
+            }
+    }
+
+    /// Sends a write of this server on its way, by the route that its head names.
+    pub(crate) fn send_out<S: Store, E: Effects<Message>>(
+        &self,
+        cx: &mut Context<'_, S, E>,
+        head: &WriteHead,
+        value: &Bytes,
+    ) {
+        if head.chain {
+            let next = self.next_in_chain(cx.me());
+            self.send_value(cx, &[next], head, value);
+        } else {
+            self.send_value(cx, &self.peers, head, value);
+        }
+    }
+
+    /// Sends a write to some servers, its value in pieces.
+    fn send_value<S: Store, E: Effects<Message>>(
+        &self,
+        cx: &mut Context<'_, S, E>,
+        to: &[ServerId],
+        head: &WriteHead,
+        value: &Bytes,
+    ) {
+        let piece_bytes = cx.config.piece_bytes;
+        let tail = value.slice(..value.len().min(piece_bytes));
+        let message = Message { tail, ..self.message(Body::Write(head.clone())) };
+        cx.effects.broadcast(to, &message);
+        let mut offset = piece_bytes;
+        while offset < value.len() {
+            let tail = value.slice(offset..value.len().min(offset + piece_bytes));
+            let body = Body::Piece { write: head.id, offset: offset as u32, chain: head.chain };
+            cx.effects.broadcast(to, &Message { tail, ..self.message(body) });
+            offset += piece_bytes;
+        }
+    }
+
+    /// Sends a write that is held here to one server directly, from the store.
+    pub(crate) fn send_again<S: Store, E: Effects<Message>>(
+        &self,
+        cx: &mut Context<'_, S, E>,
+        to: &[ServerId],
+        id: WriteId,
+    ) {
+        let Some(write) = self.buffer.get(&id).filter(|write| write.is_complete()) else { return };
+        let value = write.place.map_or_else(Bytes::new, |place| Bytes::copy_from_slice(cx.store.placed(place)));
+        cx.shared.counters.sent_again += 1;
+        self.send_value(cx, to, &WriteHead { chain: false, ..write.head.clone() }, &value);
+    }
+
+    /// The server after `server` on the ring of all members and learners.
+    fn next_in_chain(&self, server: ServerId) -> ServerId {
+        let mut ring: Vec<ServerId> = self.view.members.iter().chain(&self.view.learners).copied().collect();
+        ring.sort_unstable();
+        ring.iter().copied().find(|other| *other > server).unwrap_or(ring[0])
+    }
+
+    pub(crate) fn on_write<S: Store, E: Effects<Message>>(
+        &mut self,
+        cx: &mut Context<'_, S, E>,
+        _from: ServerId,
+        head: WriteHead,
+        tail: &Bytes,
+    ) {
+        let id = head.id;
+        if head.chain {
+            let next = self.next_in_chain(cx.me());
+            if next != id.origin {
+                let message = Message { tail: tail.clone(), ..self.message(Body::Write(head.clone())) };
+                cx.effects.send(next, &message);
+            }
+        }
+        if id.origin == cx.me() || self.is_finished(cx.me(), &head) {
+            return;
+        }
+        if !self.buffer.contains_key(&id) {
+            let place = match head.operation {
+                Operation::Delete => None,
+                // Without room the write stays unknown here; `repair` asks for it again.
+                Operation::Set(encoding) => match cx.store.place(&head.key, encoding, head.value_bytes as usize) {
+                    Ok(place) => Some(place),
+                    Err(_) => return cx.shared.counters.no_space += 1,
+                },
+            };
+            let (epoch, seq) = (self.view.epoch, self.missing.remove(&id));
+            self.buffer.insert(id, Buffered { head, place, received_bytes: 0, seq, epoch, asker: None });
+        }
+        self.receive(cx, id, 0, tail);
+    }
+
+    pub(crate) fn on_piece<S: Store, E: Effects<Message>>(
+        &mut self,
+        cx: &mut Context<'_, S, E>,
+        id: WriteId,
+        offset: u32,
+        chain: bool,
+        tail: &Bytes,
+    ) {
+        if chain {
+            let next = self.next_in_chain(cx.me());
+            if next != id.origin {
+                let body = Body::Piece { write: id, offset, chain };
+                cx.effects.send(next, &Message { tail: tail.clone(), ..self.message(body) });
+            }
+        }
+        if id.origin != cx.me() {
+            self.receive(cx, id, offset, tail);
+        }
+    }
+
+    /// Bytes of a value have come.
+    fn receive<S: Store, E: Effects<Message>>(
+        &mut self,
+        cx: &mut Context<'_, S, E>,
+        id: WriteId,
+        offset: u32,
+        bytes: &[u8],
+    ) {
+        let Some(write) = self.buffer.get_mut(&id) else { return };
+        write.epoch = self.view.epoch;
+        let end = offset as usize + bytes.len();
+        if end > write.head.value_bytes as usize || offset > write.received_bytes {
+            return; // Not of this value, or after a gap: the missing part is asked for again.
+        }
+        if end > write.received_bytes as usize {
+            if let Some(place) = write.place {
+                cx.store.fill(place, offset as usize, bytes);
+            }
+            write.received_bytes = end as u32;
+        }
+        if write.is_complete() {
+            self.on_complete(cx, id);
+        }
+    }
+
+    /// All of a write is here.
+    fn on_complete<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>, id: WriteId) {
+        if self.installed && self.leads(cx.me()) {
+            self.stamp(cx, id);
+        }
+        self.advance(cx);
+    }
+
+    pub(crate) fn on_fetch<S: Store, E: Effects<Message>>(
+        &mut self,
+        cx: &mut Context<'_, S, E>,
+        from: ServerId,
+        writes: &[WriteId],
+    ) {
+        for write in writes {
+            self.send_again(cx, &[from], *write);
+        }
+    }
+
+    /// Takes a write out that never will be done here, and gives its room back.
+    pub(crate) fn drop_write<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>, id: WriteId) {
+        let Some(write) = self.buffer.remove(&id) else { return };
+        if let Some(place) = write.place {
+            cx.store.discard(place);
+        }
+        if id.origin == cx.me() {
+            cx.shared.own_bytes -= charged_bytes(write.head.value_bytes);
+        }
+        if let Some(asker) = write.asker {
+            let text = "the star went on without this server before the write was acknowledged; \
+                        it may or may not be done: send it again with the same request_id to another server";
+            cx.answer(asker, &ResponseBody::error(ErrorCode::Unfinished, text), &[]);
+        }
+    }
+}
+
+fn place<S: Store, E: Effects<Message>>(
+    cx: &mut Context<'_, S, E>,
+    key: &Key,
+    encoding: Encoding,
+    value: &[u8],
+) -> Result<Place, ResponseBody> {
+    match cx.store.place(key, encoding, value.len()) {
+        Ok(place) => {
+            cx.store.fill(place, 0, value);
+            Ok(place)
+        }
+        Err(full) => {
+            cx.shared.counters.no_space += 1;
+            let text = format!(
+                "the store of server {} is full: {full}; the write was not done; \
+                 delete objects, or start the servers with a larger [store] capacity",
+                cx.config.name
+            );
+            Err(ResponseBody::error(ErrorCode::NoSpace, text))
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! What a server says of itself, for people and scripts.
+
+use serde::Serialize;
+use serde_json::json;
+use star_core::store::Store;
+
+use super::node::StarNode;
+
+/// What was done since the server started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counters {
+    /// Reads answered at once.
+    pub reads_clean: u64,
+    /// Reads that met a write under way.
+    pub reads_dirty: u64,
+    /// Writes given their place here, as leader.
+    pub stamped: u64,
+    /// Writes applied here.
+    pub committed: u64,
+    /// Times at which something was said again because nothing moved.
+    pub repairs: u64,
+    /// Writes sent again.
+    pub sent_again: u64,
+    /// Times at which values were asked for.
+    pub fetches: u64,
+    /// Times at which the store had no room.
+    pub no_space: u64,
+    /// Messages of an older epoch.
+    pub ignored_old_epoch: u64,
+    /// Messages of servers that are not of the view.
+    pub ignored_stranger: u64,
+}
+
+impl<S: Store> StarNode<S> {
+    /// What was done since the server started.
+    pub fn counters(&self) -> Counters {
+        self.shared.counters
+    }
+
+    /// This server's status as JSON text.
+    pub(crate) fn status(&self) -> String {
+        let lease_ms = self.shared.lease_until.since(self.shared.now).as_millis() as u64;
+        let stars: Vec<_> = self
+            .replicas
+            .iter()
+            .map(|replica| {
+                json!({
+                    "id": replica.star,
+                    "epoch": replica.view.epoch,
+                    "installed": replica.installed,
+                    "serving": replica.serves(self.config.me),
+                    "committed": replica.committed,
+                    "ready": replica.ready,
+                    "buffered": replica.buffer.len(),
+                    "dirty": replica.dirty.len(),
+                    "sessions": replica.sessions.len(),
+                    "leader": replica.view.leader,
+                })
+            })
+            .collect();
+        let usage = self.store.usage();
+        json!({
+            "name": self.config.name,
+            "id": self.config.me,
+            "incarnation": self.config.incarnation,
+            "lease_ms": lease_ms,
+            "store": usage,
+            "buffer_bytes": self.shared.own_bytes,
+            "counters": self.shared.counters,
+            "stars": stars,
+            "cluster": self.cluster.as_deref(),
+        })
+        .to_string()
+    }
+
+    /// Whether nothing is unfinished at this server.
+    pub fn is_idle(&self) -> bool {
+        self.replicas.iter().all(super::replica::Replica::is_idle)
+            && self.lists.len() == 0
+            && self.shared.gathers.len() == 0
+    }
+}

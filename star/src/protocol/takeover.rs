@@ -1,0 +1,271 @@
+//! From one view to the next, without losing an acknowledged write and without pausing clean reads.
+//!
+//! Every member of the new view reports what it holds to the new leader. A committed write is held by every serving
+//! member of the old view, so the new leader's own log, up to its `ready`, contains it: that log becomes the order. The
+//! leader sends it with INSTALL; a member keeps its stamps up to what the leader knows to be committed and replaces the
+//! rest. Nothing is stamped, acked or counted in the new epoch before that.
+
+use star_control::View;
+use star_core::{
+    collections::Set,
+    error::ErrorCode,
+    ids::{Seq, ServerId},
+    key::Key,
+    message::ResponseBody,
+    protocol::Effects,
+    store::Store,
+};
+
+use super::{
+    config::Bug,
+    context::Context,
+    log::Log,
+    message::{Body, Message, Stamp, WriteId},
+    replica::{Replica, Waiter},
+};
+
+impl Replica {
+    /// Acts on a new view from now on. Views of older epochs are ignored.
+    pub(crate) fn adopt<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>, view: &View) {
+        if view.epoch <= self.view.epoch {
+            return;
+        }
+        let me = cx.me();
+        if view.founded > self.view.founded {
+            self.begin_anew(cx);
+        }
+        self.view = view.clone();
+        self.installed = false;
+        self.stamps_due.clear();
+        self.ack_due = false;
+        self.reports.clear();
+        self.acked = view.members.iter().map(|member| (*member, Seq(0))).collect();
+        self.peers =
+            view.members.iter().chain(&view.learners).copied().filter(|other| *other != me).collect();
+        self.progress.touch(cx.now);
+        cx.store.set_serving(self.star, self.serves(me));
+        if view.is_member(me) {
+            self.report(cx);
+        } else {
+            self.leave(cx);
+        }
+        for (from, message) in std::mem::take(&mut self.early) {
+            self.on_message(cx, from, message);
+        }
+    }
+
+    /// Tells the leader of this view what this server holds.
+    pub(crate) fn report<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
+        if self.leads(cx.me()) {
+            self.on_report(cx, cx.me(), self.ready, self.committed);
+        } else {
+            self.send(cx, self.view.leader, Body::Report { ready: self.ready, committed: self.committed });
+        }
+    }
+
+    /// At the leader: a member has reported.
+    pub(crate) fn on_report<S: Store, E: Effects<Message>>(
+        &mut self,
+        cx: &mut Context<'_, S, E>,
+        from: ServerId,
+        ready: Seq,
+        committed: Seq,
+    ) {
+        if !self.leads(cx.me()) || !self.view.is_member(from) {
+            return;
+        }
+        if self.installed {
+            self.send_install(cx, from);
+            return;
+        }
+        self.reports.insert(from, (ready, committed));
+        if self.view.members.iter().all(|member| self.reports.contains_key(member)) {
+            self.install_own(cx);
+        }
+    }
+
+    /// At the leader: all have reported, so its own log is the order now.
+    fn install_own<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
+        let stamps = self.stamps_after(self.committed, self.ready);
+        self.replace_order(cx, self.committed, &stamps);
+        for member in self.peers.clone() {
+            self.send_install(cx, member);
+        }
+        self.stamp_waiting(cx, cx.me());
+        self.after_install(cx);
+    }
+
+    /// At the leader: brings a member to its order.
+    pub(crate) fn send_install<S: Store, E: Effects<Message>>(&self, cx: &mut Context<'_, S, E>, to: ServerId) {
+        // Stamps of this very turn go out at its end, after this.
+        let last = Seq(self.log.last().0 - self.stamps_due.len() as u64);
+        let stamps = self.stamps_after(self.committed, last);
+        self.send(cx, to, Body::Install { from: self.committed, stamps });
+    }
+
+    pub(crate) fn stamps_after(&self, seq: Seq, last: Seq) -> Vec<Stamp> {
+        self.log.after_seq(seq).take_while(|(seq, _)| *seq <= last).map(|(_, stamp)| *stamp).collect()
+    }
+
+    /// The leader's order for this epoch.
+    pub(crate) fn on_install<S: Store, E: Effects<Message>>(
+        &mut self,
+        cx: &mut Context<'_, S, E>,
+        leader: ServerId,
+        from: Seq,
+        stamps: Vec<Stamp>,
+    ) {
+        if leader != self.view.leader {
+            return;
+        }
+        if self.installed {
+            // It came twice; only what is new in it counts.
+            let first = from.next();
+            return self.on_stamps(cx, leader, first, &stamps);
+        }
+        if self.ready < from {
+            return; // Behind what the others have committed: only a snapshot could help.
+        }
+        let base = Seq(from.0 + stamps.len() as u64);
+        self.replace_order(cx, from, &stamps);
+        self.count_ack(leader, base);
+        self.after_install(cx);
+    }
+
+    /// Keeps the log up to `from`, which is committed, and puts `stamps` after it.
+    fn replace_order<S: Store, E: Effects<Message>>(
+        &mut self,
+        cx: &mut Context<'_, S, E>,
+        from: Seq,
+        stamps: &[Stamp],
+    ) {
+        // Stamps that this server already knows to be committed are the same in every log.
+        let keep = from.max(self.committed);
+        let stamps = &stamps[((keep.0 - from.0) as usize).min(stamps.len())..];
+        let before: Set<Key> = self.dirty.keys().cloned().collect();
+        if cx.config.has_bug(Bug::InstallKeepsOwnStamps) {
+            let known = (self.log.last().0.saturating_sub(keep.0) as usize).min(stamps.len());
+            stamps[known..].iter().for_each(|stamp| self.add_stamp(*stamp));
+        } else {
+            self.cut_log_after(keep);
+            stamps.iter().for_each(|stamp| self.add_stamp(*stamp));
+        }
+        self.installed = true;
+        self.drop_stale(cx);
+        self.count_ack(cx.me(), self.ready);
+        self.advance_ready(cx);
+        // Only now, so that no reader sees a key clean that is dirty again a moment later.
+        let mut clean: Vec<Key> = before.into_iter().filter(|key| !self.dirty.contains_key(key)).collect();
+        clean.sort_unstable();
+        clean.iter().for_each(|key| cx.store.mark_clean(key));
+        self.commit_to(cx, from);
+    }
+
+    /// Takes the stamps after `keep` back: their writes have no place any more.
+    fn cut_log_after(&mut self, keep: Seq) {
+        for stamp in self.log.cut_after(keep) {
+            self.missing.remove(&stamp.write);
+            if let Some(write) = self.buffer.get_mut(&stamp.write) {
+                write.seq = None;
+            }
+        }
+        self.sessions.cut_after(keep);
+        self.ready = self.ready.min(keep);
+        self.find_dirty();
+    }
+
+    /// Drops unstamped writes of other origins that came before this epoch: an origin that lives sends them again, and
+    /// no client of one that does not was told anything.
+    fn drop_stale<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
+        let (me, epoch) = (cx.me(), self.view.epoch);
+        let mut stale: Vec<WriteId> = self
+            .buffer
+            .iter()
+            .filter(|(id, write)| write.seq.is_none() && write.epoch < epoch && id.origin != me)
+            .map(|(id, _)| *id)
+            .collect();
+        stale.sort_unstable();
+        stale.into_iter().for_each(|id| self.drop_write(cx, id));
+    }
+
+    /// What is to be said and done once the order is known.
+    fn after_install<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
+        self.ack_due = true;
+        self.progress.touch(cx.now);
+        self.advance(cx);
+        let peers = self.peers.clone();
+        self.send_own(cx, &peers);
+        self.fetch_missing(cx);
+        self.read_again(cx);
+    }
+
+    /// Sends this server's own writes that the leader has not stamped.
+    pub(crate) fn send_own<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>, to: &[ServerId]) {
+        let me = cx.me();
+        let mut own: Vec<WriteId> = self
+            .buffer
+            .iter()
+            .filter(|(id, write)| id.origin == me && write.seq.is_none())
+            .map(|(id, _)| *id)
+            .collect();
+        own.sort_unstable();
+        for id in own {
+            self.send_again(cx, to, id);
+        }
+    }
+
+    /// Looks at every waiting read anew: what it waited for may have another place now, or none.
+    fn read_again<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
+        let waiting = std::mem::take(&mut self.waiting);
+        for (seq, waiter) in waiting.into_iter().flat_map(|(seq, list)| list.into_iter().map(move |one| (seq, one))) {
+            match waiter {
+                Waiter::Read(asker, key) => self.get(cx, asker, &key),
+                Waiter::List(_) => self.wait(seq.min(self.log.last()), waiter),
+                Waiter::Remote { .. } => {} // The asker asks the new leader.
+            }
+        }
+        self.release_waiters(cx);
+        for (asker, key) in std::mem::take(&mut self.asked).into_values() {
+            self.get(cx, asker, &key);
+        }
+    }
+
+    /// The star's history begins anew with this view, because all copies of its objects were lost: what this server may
+    /// still hold is of the history before.
+    fn begin_anew<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
+        self.leave(cx);
+        let mut keys = Vec::new();
+        cx.store.list(self.star, "", None, &mut |key| {
+            keys.push(Key::new(key));
+            true
+        });
+        keys.iter().for_each(|key| cx.store.remove(key, false));
+        *self = Self { view: self.view.clone(), early: std::mem::take(&mut self.early), ..Self::new(self.star) };
+    }
+
+    /// This server is not a member any more: its clients must go elsewhere, and what it holds of the star is history.
+    fn leave<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
+        let mut ids: Vec<WriteId> = self.buffer.keys().copied().collect();
+        ids.sort_unstable();
+        ids.into_iter().for_each(|id| self.drop_write(cx, id));
+        let mut dirty: Vec<Key> = self.dirty.drain().map(|(key, _)| key).collect();
+        dirty.sort_unstable();
+        dirty.iter().for_each(|key| cx.store.mark_clean(key));
+        self.missing.clear();
+        self.sessions.cut_after(self.committed);
+        self.ready = self.committed;
+        self.log = Log::after(self.committed);
+        let text = "this server is not a member of the key's star any more; try another server";
+        let refusal = ResponseBody::error(ErrorCode::NotServing, text);
+        for waiter in std::mem::take(&mut self.waiting).into_values().flatten() {
+            match waiter {
+                Waiter::Read(asker, _) => cx.answer(asker, &refusal, &[]),
+                Waiter::List(list) => cx.shared.lists_released.push((self.star, list)),
+                Waiter::Remote { .. } => {}
+            }
+        }
+        for (asker, _) in std::mem::take(&mut self.asked).into_values() {
+            cx.answer(asker, &refusal, &[]);
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! A cluster of real servers in this process: the API that programs use.
+
+use bytes::Bytes;
+use star::{CasOutcome, StarCluster};
+use star_core::{Version, message::Condition};
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
+}
+
+#[test]
+fn what_one_client_writes_every_client_reads() {
+    block_on(async {
+        let cluster = StarCluster::start_local(3).await.expect("the cluster starts");
+        let client = cluster.connect().await.expect("the cluster answers");
+        assert_eq!(client.get("missing").await.expect("a read"), None);
+        assert_eq!(client.set("k", "one").await.expect("a write"), Version(1));
+        assert_eq!(client.set("k", "two").await.expect("a write"), Version(2));
+        for server in cluster.servers() {
+            let addr = vec![server.addr().to_owned()];
+            let options = star::Options { transport: star::Transport::Tcp, ..Default::default() };
+            let other = star::StarClient::connect(&addr, options).await.expect("the server answers");
+            let object = other.get("k").await.expect("a read").expect("an object");
+            assert_eq!((object.value, object.version), (Bytes::from("two"), Version(2)));
+        }
+        let outcome = client.compare_and_set("k", Condition::IfVersion(Version(1)), "three").await.expect("an answer");
+        assert_eq!(outcome, CasOutcome::Conflict(Version(2)));
+        let outcome = client.compare_and_set("k", Condition::IfVersion(Version(2)), "three").await.expect("an answer");
+        assert_eq!(outcome, CasOutcome::Written(Version(3)));
+        let outcome = client.compare_and_set("k", Condition::IfAbsent, "four").await.expect("an answer");
+        assert_eq!(outcome, CasOutcome::Conflict(Version(3)));
+        let deleted = client.delete("k", Condition::Always).await.expect("an answer");
+        assert_eq!(deleted, Some(CasOutcome::Written(Version(4))));
+        assert_eq!(client.delete("k", Condition::Always).await.expect("an answer"), None);
+        assert_eq!(client.get("k").await.expect("a read"), None);
+        let version = client.set("k", "again").await.expect("a write");
+        assert!(version > Version(4), "a key that comes back goes on with a higher version, not {version}");
+    });
+}
+
+#[test]
+fn many_keys_in_one_request_and_lists() {
+    block_on(async {
+        let cluster = StarCluster::start_local(3).await.expect("the cluster starts");
+        let client = cluster.connect().await.expect("the cluster answers");
+        let names: Vec<String> = (0..100).map(|number| format!("dir/{number:03}")).collect();
+        let objects: Vec<(&str, Bytes)> = names.iter().map(|name| (name.as_str(), Bytes::from(name.clone()))).collect();
+        let versions = client.set_many(&objects).await.expect("the writes");
+        assert_eq!(versions, vec![Version(1); 100]);
+        let keys: Vec<&str> = names.iter().map(String::as_str).chain(["missing"]).collect();
+        let read = client.get_many(&keys).await.expect("the reads");
+        for (name, object) in names.iter().zip(&read) {
+            assert_eq!(object.as_ref().expect("an object").value, name.as_bytes());
+        }
+        assert_eq!(read[100], None);
+        let page = client.list("dir/", None, 60).await.expect("a page");
+        assert_eq!((page.keys.as_slice(), page.more), (&names[..60], true));
+        let page = client.list("dir/", Some("dir/059"), 60).await.expect("a page");
+        assert_eq!((page.keys.as_slice(), page.more), (&names[60..], false));
+        assert!(client.list("other", None, 1).await.expect("a page").keys.is_empty());
+    });
+}
+
+#[test]
+fn an_object_of_the_greatest_size_and_one_above_it() {
+    block_on(async {
+        let cluster = StarCluster::start_local(3).await.expect("the cluster starts");
+        let client = cluster.connect().await.expect("the cluster answers");
+        let value: Vec<u8> = (0..64 << 20).map(|index: u32| (index / 3) as u8).collect();
+        client.set("large", value.clone()).await.expect("64 MiB are taken");
+        for server in cluster.servers() {
+            let options = star::Options { transport: star::Transport::Tcp, ..Default::default() };
+            let other = star::StarClient::connect(&[server.addr().to_owned()], options).await.expect("an answer");
+            let object = other.get("large").await.expect("a read").expect("an object");
+            assert!(object.value == value, "the bytes differ at {}", server.name());
+        }
+        let error = client.set("larger", vec![0; (64 << 20) + 1]).await.expect_err("more is refused");
+        assert!(error.to_string().contains("TOO_LARGE"), "{error}");
+    });
+}
+
+#[test]
+fn a_member_that_leaves_does_not_stop_the_others() {
+    block_on(async {
+        let mut cluster = StarCluster::start_local(3).await.expect("the cluster starts");
+        let client = cluster.connect().await.expect("the cluster answers");
+        for number in 0..50 {
+            client.set(&format!("k{number}"), "before").await.expect("a write");
+        }
+        assert!(cluster.stop_server("c"));
+        for number in 0..50 {
+            let key = format!("k{number}");
+            assert_eq!(client.get(&key).await.expect("a read").expect("an object").value, "before");
+            client.set(&key, "after").await.expect("a write without the one that left");
+            assert_eq!(client.get(&key).await.expect("a read").expect("an object").value, "after");
+        }
+    });
+}
