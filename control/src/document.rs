@@ -122,7 +122,14 @@ mod tests {
         let mut state = ClusterState::new("c-1", 2);
         state.servers = vec![server(0, "a"), server(1, "b")];
         let members = vec![ServerId(0), ServerId(1)];
-        state.stars[1] = View { star: StarId(1), epoch: Epoch(3), founded: Epoch(1), members, leader: ServerId(1), ..View::default() };
+        state.stars[1] = View {
+            star: StarId(1),
+            epoch: Epoch(3),
+            founded: Epoch(1),
+            members,
+            leader: ServerId(1),
+            ..View::default()
+        };
         state
     }
 
@@ -133,7 +140,8 @@ mod tests {
 
     #[test]
     fn documents_that_make_no_sense_are_refused_by_name() {
-        let broken: [(&str, fn(&mut ClusterState)); 11] = [
+        type Spoil = fn(&mut ClusterState);
+        let broken: [(&str, Spoil); 11] = [
             ("format 2", |state| state.format = 2),
             ("stands in place 0", |state| state.servers[0].id = ServerId(7)),
             ("are called \"a\"", |state| state.servers[1].name = "a".into()),

@@ -39,7 +39,7 @@ impl Default for LeaseConfig {
 impl LeaseConfig {
     /// Whether leases of this kind can be kept; the error is a sentence for people.
     pub fn check(&self) -> Result<(), String> {
-        if self.ttl < Duration::from_millis(50) || self.ttl > Duration::from_secs(600) {
+        if self.ttl < Duration::from_millis(50) || self.ttl > Duration::from_mins(10) {
             return Err(format!("a lease of {:?} cannot be kept: take 50ms to 10min (default 600ms)", self.ttl));
         }
         if self.drift_margin < Duration::from_millis(2) || self.drift_margin > self.ttl / 2 {

@@ -127,7 +127,7 @@ impl Machine {
             Command::CompareAndSet { key, expected, value, unleased } => {
                 check_name(&key)?;
                 check_value(&value)?;
-                Answer::Set(self.compare_and_set(key, expected, value, unleased)?)
+                Answer::Set(self.compare_and_set(key, expected, &value, unleased)?)
             }
             Command::Acquire { name, holder, ttl } => {
                 check_name(&name)?;
@@ -152,7 +152,7 @@ impl Machine {
         &mut self,
         key: String,
         expected: Revision,
-        value: Bytes,
+        value: &[u8],
         unleased: Vec<String>,
     ) -> Result<CasOutcome, String> {
         let found = self.documents.get(&key).map_or(Revision::ABSENT, |document| document.revision);
@@ -167,7 +167,7 @@ impl Machine {
             return Err(format!("there are {ENTRIES_MAX} documents already, and no room for {key:?}"));
         }
         // Copied, because the bytes that came in may be a small part of a large buffer.
-        let value = Bytes::copy_from_slice(&value);
+        let value = Bytes::copy_from_slice(value);
         self.documents.insert(key, Versioned { revision: found.next(), value });
         Ok(CasOutcome::Done(found.next()))
     }

@@ -3,8 +3,11 @@
 //! A plan is only a proposal. It is made from what one server saw a moment ago; what keeps it safe is the write that
 //! installs it, which demands that nobody whose life in the views it ends holds a lease: see [`ended_lives`].
 
+mod join;
+
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use join::advanced;
 use star_core::ids::{Epoch, ServerId, StarId};
 
 use crate::{
@@ -21,13 +24,14 @@ pub struct PlanConfig {
     pub initial_servers: usize,
     /// How many members a star has; `None`: all servers.
     pub replicas: Option<usize>,
-    /// Whether members without a lease are taken out of their views.
-    pub remove_dead: bool,
+    /// Whether views follow who is alive: members without a lease are taken out, servers that come (back) are brought
+    /// in, and leaders spread over them. Else the first views stay.
+    pub follow_alive: bool,
 }
 
 impl Default for PlanConfig {
     fn default() -> Self {
-        Self { stars: 8, initial_servers: 1, replicas: None, remove_dead: false }
+        Self { stars: 8, initial_servers: 1, replicas: None, follow_alive: false }
     }
 }
 
@@ -43,15 +47,16 @@ pub fn alive(state: &ClusterState, leases: &[Lease]) -> BTreeSet<ServerId> {
 ///
 /// * A star without members gets some once enough servers are alive: its first view, or the first after the last server
 ///   that held its objects has lost its memory.
-/// * A member that is not alive is taken out, if [`PlanConfig::remove_dead`]; if it led the star, the serving member
+/// * A member that is not alive is taken out, if [`PlanConfig::follow_alive`]; if it led the star, the serving member
 ///   that leads the fewest stars leads it from then on. A star of which no serving member is alive stays as it is and
 ///   waits for one of them: nobody else has its objects.
+/// * A living server that a star lacks becomes its learner; how it goes on from there is up to itself, see [`advanced`].
 pub fn plan(state: &ClusterState, wanted: &PlanConfig, alive: &BTreeSet<ServerId>) -> Option<ClusterState> {
     let mut next = state.clone();
     if next.stars.is_empty() {
         next.stars = ClusterState::new("", wanted.stars).stars;
     }
-    if wanted.remove_dead {
+    if wanted.follow_alive {
         for star in 0..next.stars.len() {
             let dead: BTreeSet<_> = named(&next.stars[star]).filter(|id| !alive.contains(id)).collect();
             if !dead.is_empty() && next.stars[star].serving().any(|id| alive.contains(&id)) {
@@ -64,6 +69,12 @@ pub fn plan(state: &ClusterState, wanted: &PlanConfig, alive: &BTreeSet<ServerId
             if next.stars[star].members.is_empty() {
                 found(&mut next, star, wanted.replicas, alive);
             }
+        }
+    }
+    if wanted.follow_alive {
+        join::add_learners(&mut next, wanted.replicas, alive);
+        if next == *state {
+            join::spread_leaders(&mut next);
         }
     }
     (next != *state).then_some(next)
@@ -129,16 +140,20 @@ fn take_out(state: &mut ClusterState, star: usize, leaving: &BTreeSet<ServerId>)
 /// all have the same.
 fn found(state: &mut ClusterState, star: usize, replicas: Option<usize>, alive: &BTreeSet<ServerId>) {
     let led = leaderships(state);
-    let mut held = BTreeMap::new();
+    let mut held: BTreeMap<ServerId, usize> = BTreeMap::new();
     for member in state.stars.iter().flat_map(|view| &view.members) {
         *held.entry(*member).or_insert(0) += 1;
     }
-    let count = replicas.unwrap_or(alive.len()).clamp(1, alive.len());
-    let mut candidates: Vec<ServerId> = alive.iter().copied().collect();
-    candidates.sort_by_key(|id| (held.get(id).copied().unwrap_or(0), *id));
-    let mut members = candidates[..count].to_vec();
+    let held = |id: ServerId| held.get(&id).copied().unwrap_or(0);
+    // The leader first: whoever leads the fewest stars, so that the members chosen never leave only busy ones to lead.
+    let leader = alive.iter().copied().min_by_key(|id| (led.get(id).copied().unwrap_or(0), held(*id), *id));
+    let leader = leader.expect("somebody is alive");
+    let mut others: Vec<ServerId> = alive.iter().copied().filter(|id| *id != leader).collect();
+    others.sort_by_key(|id| (held(*id), *id));
+    others.truncate(replicas.unwrap_or(alive.len()).max(1) - 1);
+    let mut members = others;
+    members.push(leader);
     members.sort();
-    let leader = least(members.iter().copied(), &led).expect("there is a member");
     let epoch = state.stars[star].epoch.next();
     state.stars[star] = View { star: StarId(star as u16), epoch, founded: epoch, members, leader, ..View::default() };
 }

@@ -252,7 +252,9 @@ pub(crate) fn check_value(value: &[u8]) -> Result<(), String> {
 /// What both backends demand of the time of a lease. The upper bound is what they wait after a start without memory.
 pub(crate) fn check_ttl(ttl: Duration, ttl_max: Duration) -> Result<(), String> {
     if ttl < Duration::from_millis(1) || ttl > ttl_max {
-        return Err(format!("a lease runs for 1ms to {ttl_max:?} here, not {ttl:?}: set the same lease time everywhere"));
+        return Err(format!(
+            "a lease runs for 1ms to {ttl_max:?} here, not {ttl:?}: set the same lease time everywhere"
+        ));
     }
     Ok(())
 }

@@ -74,6 +74,11 @@ impl ClusterState {
     /// The format that this version writes.
     pub const FORMAT: u32 = 1;
 
+    /// The cluster's name in the configuration; [`Self::cluster`] tells its foundations apart as well.
+    pub fn name(&self) -> &str {
+        self.cluster.rsplit_once('-').map_or("", |(name, _)| name)
+    }
+
     /// The server of this name.
     pub fn server_named(&self, name: &str) -> Option<&ServerRecord> {
         self.servers.iter().find(|server| server.name == name)

@@ -291,7 +291,7 @@ async fn a_write_is_refused_while_a_lease_it_names_is_held<P: ControlPlane>(plan
 async fn no_write_slips_in_while_a_lease_is_held<P: ControlPlane>(plane: P) {
     settle(&plane).await;
     let (stop, mut stopped) = oneshot::channel::<()>();
-    let writer = tokio::spawn({
+    let writing = tokio::spawn({
         let plane = plane.clone();
         async move {
             let (mut revision, mut writes) = (0, Vec::new());
@@ -314,7 +314,7 @@ async fn no_write_slips_in_while_a_lease_is_held<P: ControlPlane>(plane: P) {
         tokio::time::sleep(Duration::from_millis(35)).await;
     }
     let _ = stop.send(());
-    let writes = writer.await.expect("a writer");
+    let writes = writing.await.expect("a writer");
     assert!(writes.len() > 10 && held.len() > 10, "{} writes, {} leases", writes.len(), held.len());
     for (from, until) in held {
         let slipped = writes.iter().find(|(began, ended)| *began >= from && *ended < until);
@@ -384,7 +384,7 @@ async fn a_host_that_goes_away_is_unreachable_until_it_is_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_comes_back_empty_is_noticed_by_those_who_watch() {
     let redis = RedisServer::start(None).await;
-    let (plane, port) = (redis_plane(&redis.url()), redis.port());
+    let (plane, port) = (redis_plane(&redis.url()), redis.port);
     set(&plane, "k", 0, "v", &[]).await;
     let watch = tokio::spawn({
         let plane = plane.clone();

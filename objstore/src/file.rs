@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Write},
+    ops::Deref,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
@@ -25,7 +26,7 @@ pub(crate) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error
 #[derive(Debug)]
 pub(crate) struct NewFile {
     temporary: PathBuf,
-    pub(crate) file: Option<File>,
+    pub(crate) file: Option<Locked>,
 }
 
 impl NewFile {
@@ -46,15 +47,15 @@ impl NewFile {
             .mode(0o600)
             .open(&temporary)
             .map_err(failed("create", &temporary))?;
-        let this = Self { temporary, file: Some(file) };
+        let mut this = Self { temporary, file: None };
+        this.file = Some(Locked::take(file, path).inspect_err(|_| drop(fs::remove_file(&this.temporary)))?);
         let file = this.file.as_ref().expect("just made");
-        lock(file, path)?;
         reserve(file, bytes).map_err(failed("reserve room for", path))?;
         Ok(this)
     }
 
     /// Puts the file in its place, over what was there.
-    pub(crate) fn install(mut self, path: &Path) -> Result<File, OpenError> {
+    pub(crate) fn install(mut self, path: &Path) -> Result<Locked, OpenError> {
         fs::rename(&self.temporary, path).map_err(failed("put in place", path))?;
         Ok(self.file.take().expect("installed once"))
     }
@@ -70,7 +71,7 @@ impl Drop for NewFile {
 
 /// Reserves room: a hole in a full file system would be a SIGBUS at some later store.
 fn reserve(file: &File, bytes: usize) -> io::Result<()> {
-    match fallocate(file, FallocateFlags::empty(), 0, bytes as u64) {
+    match rustix::io::retry_on_intr(|| fallocate(file, FallocateFlags::empty(), 0, bytes as u64)) {
         Ok(()) => Ok(()),
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
             let zeros = vec![0; 1 << 20];
@@ -86,18 +87,41 @@ fn reserve(file: &File, bytes: usize) -> io::Result<()> {
     }
 }
 
-/// Makes this process the only writer of the file, for as long as the file is open.
-pub(crate) fn lock(file: &File, path: &Path) -> Result<(), OpenError> {
-    match file.try_lock() {
-        Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => {
-            // A file that is too short for a header cannot be read through a mapping.
-            let whole = file.metadata().is_ok_and(|found| found.len() >= HEADER_BYTES as u64);
-            let header = whole.then(|| Memory::read_only(file, HEADER_BYTES)).and_then(Result::ok);
-            let pid = header.map_or(0, |memory| Header(&memory).pid());
-            Err(OpenError::InUse { path: path.to_path_buf(), pid })
+/// A file that only this process writes.
+///
+/// The lock is let go of by name when this is dropped: merely closing the file leaves it locked for as long as a process
+/// that was forked meanwhile, and has not become another program yet, has it open too.
+#[derive(Debug)]
+pub(crate) struct Locked(File);
+
+impl Locked {
+    pub(crate) fn take(file: File, path: &Path) -> Result<Self, OpenError> {
+        match file.try_lock() {
+            Ok(()) => Ok(Self(file)),
+            Err(TryLockError::WouldBlock) => {
+                // A file that is too short for a header cannot be read through a mapping.
+                let whole = file.metadata().is_ok_and(|found| found.len() >= HEADER_BYTES as u64);
+                let header = whole.then(|| Memory::read_only(&file, HEADER_BYTES)).and_then(Result::ok);
+                let pid = header.map_or(0, |memory| Header(&memory).pid());
+                Err(OpenError::InUse { path: path.to_path_buf(), pid })
+            }
+            Err(TryLockError::Error(source)) => Err(failed("lock", path)(source)),
         }
-        Err(TryLockError::Error(source)) => Err(failed("lock", path)(source)),
+    }
+}
+
+impl Deref for Locked {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.0
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // It cannot fail for an open file, and closing it is all that could be done then.
+        let _ = self.0.unlock();
     }
 }
 
@@ -118,7 +142,7 @@ pub(crate) fn inspect(file: &File, path: &Path) -> Result<Geometry, OpenError> {
 /// A store that is about to be replaced; locked, so that no writer starts on it meanwhile.
 #[derive(Debug)]
 pub(crate) struct OldFile {
-    _file: File,
+    _file: Locked,
     /// Its header, where it has one of this format.
     header: Option<Memory>,
 }
@@ -137,14 +161,13 @@ impl OldFile {
             if !starts_as_store(path)? {
                 return Err(OpenError::Foreign { path: path.to_path_buf() });
             }
-            lock(&file, path)?;
-            return Ok(Some(Self { _file: file, header: None }));
+            return Ok(Some(Self { _file: Locked::take(file, path)?, header: None }));
         }
         let memory = Memory::writable(&file, HEADER_BYTES).map_err(failed("map", path))?;
         if !Header(&memory).is_store() {
             return Err(OpenError::Foreign { path: path.to_path_buf() });
         }
-        lock(&file, path)?;
+        let file = Locked::take(file, path)?;
         // The words of the permission are where this format has them; a file of another is left to its lease.
         let known = Header(&memory).has_format(FORMAT);
         Ok(Some(Self { _file: file, header: known.then_some(memory) }))
@@ -173,4 +196,23 @@ pub(crate) fn boot_id() -> Result<[u64; 2], OpenError> {
     u128::from_str_radix(&digits, 16)
         .map(|id| [(id >> 64) as u64, id as u64])
         .map_err(|_| failed("read a number from", path)(io::ErrorKind::InvalidData.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_lock_is_free_though_another_has_the_same_open_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
+        let locked = Locked::take(open(), &path).unwrap();
+        // What a process has that was forked and has not started its program.
+        let inherited = locked.try_clone().unwrap();
+        assert!(matches!(Locked::take(open(), &path), Err(OpenError::InUse { pid: 0, .. })));
+        drop(locked);
+        assert!(Locked::take(open(), &path).is_ok());
+        drop(inherited);
+    }
 }

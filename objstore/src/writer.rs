@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     fmt,
-    fs::{File, OpenOptions},
+    fs::OpenOptions,
     ops::Bound,
     path::{Path, PathBuf},
 };
@@ -19,7 +19,7 @@ use crate::{
     block::{Block, LARGE_BYTES, Shape},
     checksum::{self, Arriving},
     error::OpenError,
-    file::{self, NewFile, OldFile, failed},
+    file::{self, Locked, NewFile, OldFile, failed},
     header::Header,
     index::{Index, Position, Slot},
     layout::{Geometry, Options},
@@ -47,7 +47,7 @@ pub struct MappedStore {
     placed: u64,
     path: PathBuf,
     /// Holds the lock that keeps other writers away.
-    _file: File,
+    _file: Locked,
 }
 
 impl MappedStore {
@@ -92,7 +92,7 @@ impl MappedStore {
         let wanted = Geometry::of_options(options)?;
         let boot = file::boot_id()?;
         let file = OpenOptions::new().read(true).write(true).open(path).map_err(failed("open", path))?;
-        file::lock(&file, path)?;
+        let file = Locked::take(file, path)?;
         let geometry = file::inspect(&file, path)?;
         let memory = Memory::writable(&file, geometry.file_bytes).map_err(failed("map", path))?;
         let header = Header(&memory);

@@ -91,7 +91,7 @@ fn run_and_kill(path: &Path, first: u64, seed: u64) -> u64 {
         .unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let mut reported = first - 1;
-    for _ in 0..1 + seed % 200 {
+    for _ in 0..=seed % 200 {
         let line = lines.next().expect("the child runs until it is killed").unwrap();
         reported = line.parse().unwrap_or_else(|_| {
             let rest: Vec<String> = lines.by_ref().map_while(Result::ok).collect();

@@ -1,6 +1,16 @@
 //! The deterministic simulator: a made-up world of servers, links, clocks and clients that drives the same protocol
 //! code as the real server, checks what must always hold, and judges what the clients saw.
+//!
+//! * [`history`]: what clients asked and were told, in files and in memory.
+//! * [`linearizable`]: two checkers for histories.
+//! * [`world`]: the world. [`subject`]: what it needs of a protocol. [`star`]: the Star protocol in it.
+//! * [`campaign`]: many seeds, and one again.
 
+pub mod campaign;
 pub mod history;
+mod invariants;
 pub mod linearizable;
 pub mod random;
+pub mod star;
+pub mod subject;
+pub mod world;

@@ -47,7 +47,7 @@ impl StarSettings {
             dirty_reads: *random.pick(&[DirtyReads::Wait, DirtyReads::Wait, DirtyReads::Leader]),
             piece_bytes: random.between(16, 128) as usize,
             chain_from_bytes: random.between(16, 128) as usize,
-            buffer_bytes_max: *random.pick(&[600, 2000, 1 << 20, 1 << 20]),
+            buffer_bytes_max: *random.pick(&[3_000, 8_000, 1 << 20, 1 << 20]),
             repair_after: Duration::from_millis(random.between(40, 200)),
             bug: None,
         }
@@ -131,7 +131,9 @@ impl Subject for StarNode<MemoryStore> {
             return None;
         }
         let idle = if self.is_idle() { "idle" } else { "not idle" };
-        Some(format!("{idle}, buffered (star, writes) {buffered:?}, {dirty} keys dirty, {unpublished} values unpublished"))
+        Some(format!(
+            "{idle}, buffered (star, writes) {buffered:?}, {dirty} keys dirty, {unpublished} values unpublished"
+        ))
     }
 
     fn check(&self) -> Result<(), String> {

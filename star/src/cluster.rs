@@ -80,7 +80,7 @@ impl StarCluster {
             plan: star_control::PlanConfig {
                 stars: STARS,
                 initial_servers: count,
-                remove_dead: true,
+                follow_alive: true,
                 ..Default::default()
             },
             lease: star_control::LeaseConfig::default(),
@@ -91,8 +91,7 @@ impl StarCluster {
     /// Waits until every server answers.
     async fn ready(&self) -> Result<(), ClientError> {
         for server in &self.servers {
-            let network = star_core::network::ClientOptions { request_timeout: READY_WITHIN, ..Default::default() };
-            let options = Options { network, give_up_after: READY_WITHIN, transport: crate::Transport::Tcp };
+            let options = Options { give_up_after: READY_WITHIN, ..Options::one_server() };
             let client = StarClient::connect(&[server.addr().to_owned()], options).await?;
             // A list needs every star.
             client.list("", None, 1).await?;
@@ -109,6 +108,14 @@ impl StarCluster {
     /// The servers.
     pub fn servers(&self) -> &[StarServer] {
         &self.servers
+    }
+
+    /// Starts a server that was stopped, without what it held, and waits until it serves again.
+    pub async fn start_again(&mut self, name: &str) -> Result<(), ClusterError> {
+        let count = self.servers.len() + 1;
+        let start = self.start_server(name, count);
+        self.servers.push(start.map_err(|source| ClusterError::Start { name: name.to_owned(), source })?);
+        Ok(self.ready().await?)
     }
 
     /// Stops one server, in good order.

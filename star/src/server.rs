@@ -16,7 +16,7 @@ use star_control::{
     RedisPlane, ServerRecord, embedded::ClientTimes,
 };
 use star_core::{
-    Incarnation, ServerId, Time,
+    Epoch, Incarnation, ServerId, StarId, Time,
     network::{ClientOptions, TcpClient},
     protocol::Input,
     server::{BindError, ControlHost, Handle, Hello, Limits, Server, bind},
@@ -194,6 +194,14 @@ struct Run {
     report_failure: watch::Sender<Option<String>>,
 }
 
+/// What ties the agent to the server.
+struct Agency {
+    events: mpsc::UnboundedSender<ControlEvent>,
+    ready: watch::Receiver<Vec<(StarId, Epoch)>>,
+    registered: oneshot::Sender<ServerId>,
+    stops: oneshot::Receiver<()>,
+}
+
 impl Run {
     /// The server's thread: sockets, protocol, store.
     fn server_thread(
@@ -225,7 +233,12 @@ impl Run {
         let (registered, is_registered) = oneshot::channel();
         let (stop_agent, agent_stops) = oneshot::channel();
         let (events, news) = mpsc::unbounded_channel();
-        let agent = self.start_agent(handle.clone(), events, registered, agent_stops);
+        let (advance, ready) = watch::channel(Vec::new());
+        let agent = self.start_agent(handle.clone(), Agency { events, ready, registered, stops: agent_stops });
+        server.observe(Box::new(move |node| {
+            let ready = node.may_advance();
+            advance.send_if_modified(|known| std::mem::replace(known, ready) != *known);
+        }));
         if let Some(host) = self.host.clone() {
             server.host_control(control_host(host));
         }
@@ -264,10 +277,9 @@ impl Run {
     fn start_agent(
         &self,
         handle: Handle<Node>,
-        events: mpsc::UnboundedSender<ControlEvent>,
-        registered: oneshot::Sender<ServerId>,
-        stops: oneshot::Receiver<()>,
+        agency: Agency,
     ) -> std::io::Result<JoinHandle<()>> {
+        let Agency { events, ready, registered, stops } = agency;
         let options = &self.options;
         let me = ServerRecord {
             id: ServerId::default(),
@@ -278,7 +290,7 @@ impl Run {
             store: Some(options.store_path.display().to_string()),
         };
         let config = AgentConfig { cluster: options.cluster.clone(), plan: options.plan.clone(), lease: options.lease };
-        let agent = Agent::new(self.plane.clone(), me, config, events);
+        let agent = Agent::new(self.plane.clone(), me, config, events, ready);
         let (mut is_stopping, report_failure) = (self.stops.clone(), self.report_failure.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let span = info_span!("agent", name = %options.name);

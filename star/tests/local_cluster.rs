@@ -18,8 +18,7 @@ fn what_one_client_writes_every_client_reads() {
         assert_eq!(client.set("k", "two").await.expect("a write"), Version(2));
         for server in cluster.servers() {
             let addr = vec![server.addr().to_owned()];
-            let options = star::Options { transport: star::Transport::Tcp, ..Default::default() };
-            let other = star::StarClient::connect(&addr, options).await.expect("the server answers");
+            let other = star::StarClient::connect(&addr, star::Options::one_server()).await.expect("the server answers");
             let object = other.get("k").await.expect("a read").expect("an object");
             assert_eq!((object.value, object.version), (Bytes::from("two"), Version(2)));
         }
@@ -69,8 +68,8 @@ fn an_object_of_the_greatest_size_and_one_above_it() {
         let value: Vec<u8> = (0..64 << 20).map(|index: u32| (index / 3) as u8).collect();
         client.set("large", value.clone()).await.expect("64 MiB are taken");
         for server in cluster.servers() {
-            let options = star::Options { transport: star::Transport::Tcp, ..Default::default() };
-            let other = star::StarClient::connect(&[server.addr().to_owned()], options).await.expect("an answer");
+            let addr = vec![server.addr().to_owned()];
+            let other = star::StarClient::connect(&addr, star::Options::one_server()).await.expect("an answer");
             let object = other.get("large").await.expect("a read").expect("an object");
             assert!(object.value == value, "the bytes differ at {}", server.name());
         }
@@ -94,5 +93,31 @@ fn a_member_that_leaves_does_not_stop_the_others() {
             client.set(&key, "after").await.expect("a write without the one that left");
             assert_eq!(client.get(&key).await.expect("a read").expect("an object").value, "after");
         }
+    });
+}
+
+#[test]
+fn a_server_that_comes_back_without_its_memory_gets_everything_again() {
+    block_on(async {
+        let mut cluster = StarCluster::start_local(3).await.expect("the cluster starts");
+        let client = cluster.connect().await.expect("the cluster answers");
+        for number in 0..300 {
+            client.set(&format!("k{number}"), format!("before {number}")).await.expect("a write");
+        }
+        assert!(cluster.stop_server("c"));
+        for number in 0..100 {
+            client.set(&format!("k{number}"), format!("after {number}")).await.expect("a write");
+        }
+        client.delete("k299", Condition::Always).await.expect("a delete");
+        cluster.start_again("c").await.expect("the server starts again and serves");
+        let addr = cluster.servers().last().expect("the server").addr().to_owned();
+        let other = star::StarClient::connect(&[addr], star::Options::one_server()).await.expect("the server answers");
+        for number in 0..299 {
+            let word = if number < 100 { "after" } else { "before" };
+            let object = other.get(&format!("k{number}")).await.expect("a read").expect("an object");
+            assert_eq!(object.value, format!("{word} {number}"));
+        }
+        assert_eq!(other.get("k299").await.expect("a read"), None);
+        client.set("k299", "again").await.expect("a write with all three");
     });
 }

@@ -9,16 +9,16 @@ mod knowledge;
 use std::{future::Future, sync::Arc, time::Duration};
 
 use star_core::{
-    ids::ServerId,
+    ids::{Epoch, ServerId, StarId},
     time::{Clock, Time},
 };
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::{mpsc::UnboundedSender, watch};
 
 use self::knowledge::{Knowledge, Part};
 use crate::{
     document::CLUSTER_KEY,
     lease::{LeaseConfig, LeaseKeeper, LeaseState, LeaseStep},
-    plan::{PlanConfig, alive, ended_lives, plan, registered},
+    plan::{PlanConfig, advanced, alive, ended_lives, plan, registered},
     plane::{Acquired, CasOutcome, ControlPlane, PlaneError, Renewed, Revision, Versioned},
     view::{ClusterState, ServerRecord},
 };
@@ -97,6 +97,8 @@ pub struct Agent<P> {
     plane: P,
     me: ServerRecord,
     config: AgentConfig,
+    /// The stars in which the server may take its next step, in their epochs; see [`advanced`].
+    ready: watch::Receiver<Vec<(StarId, Epoch)>>,
     clock: Clock,
     knowledge: Knowledge,
     registered: bool,
@@ -105,9 +107,17 @@ pub struct Agent<P> {
 impl<P: ControlPlane> Agent<P> {
     /// An agent for the server `me`; `me.id` is not looked at, the cluster gives it. A server that has kept its memory
     /// comes with the same incarnation, any other with one that was never used under its name.
-    pub fn new(plane: P, me: ServerRecord, config: AgentConfig, events: UnboundedSender<ControlEvent>) -> Self {
+    ///
+    /// `ready`: the stars in which the server may take its next step towards serving, in the epochs it speaks of.
+    pub fn new(
+        plane: P,
+        me: ServerRecord,
+        config: AgentConfig,
+        events: UnboundedSender<ControlEvent>,
+        ready: watch::Receiver<Vec<(StarId, Epoch)>>,
+    ) -> Self {
         let knowledge = Knowledge::new(me.clone(), events);
-        Self { plane, me, config, clock: Clock, knowledge, registered: false }
+        Self { plane, me, config, ready, clock: Clock, knowledge, registered: false }
     }
 
     /// Enters the server in the cluster and returns its number. Waits as long as the control plane cannot be reached, or
@@ -198,10 +208,12 @@ impl<P: ControlPlane> Agent<P> {
     }
 
     fn check_fits(&self, state: &ClusterState) -> Result<(), AgentError> {
-        let name = state.cluster.rsplit_once('-').map_or("", |(name, _)| name);
+        let name = state.name();
         if name != self.config.cluster {
             let ours = &self.config.cluster;
-            return Err(AgentError::Mismatch(format!("it is called {name:?} there and {ours:?} here: choose one name")));
+            return Err(AgentError::Mismatch(format!(
+                "it is called {name:?} there and {ours:?} here: choose one name"
+            )));
         }
         let (theirs, ours) = (state.stars.len(), self.config.plan.stars);
         if theirs != usize::from(ours) {
@@ -317,7 +329,9 @@ impl<P: ControlPlane> Agent<P> {
     async fn propose(&self) -> Result<(), AgentError> {
         let leases = self.in_time(self.plane.leases()).await?;
         let Some((revision, state)) = self.knowledge.state() else { return Ok(()) };
-        let Some(next) = plan(&state, &self.config.plan, &alive(&state, &leases)) else { return Ok(()) };
+        let own_step = advanced(&state, self.me.id, &self.ready.borrow());
+        let next = own_step.or_else(|| plan(&state, &self.config.plan, &alive(&state, &leases)));
+        let Some(next) = next else { return Ok(()) };
         match self.install(revision, &state, &next).await? {
             CasOutcome::Done(revision) => tracing::info!(%revision, "new views installed"),
             // Others were faster, or a lease has not run out yet; the next look tells.

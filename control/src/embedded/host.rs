@@ -154,13 +154,11 @@ mod tests {
                 let (host, watch) = (host.clone(), watch.clone());
                 waiting.spawn(async move { call(&host, &watch).await });
             }
-            tokio::task::yield_now().await;
+            while host.0.watches.available_permits() > 0 {
+                tokio::task::yield_now().await;
+            }
             assert_eq!(call(&host, &watch).await, Answer::Busy);
-            let lease = Command::Acquire {
-                name: "a".into(),
-                holder: Incarnation(1),
-                ttl: Duration::from_millis(100),
-            };
+            let lease = Command::Acquire { name: "a".into(), holder: Incarnation(1), ttl: Duration::from_millis(100) };
             assert!(matches!(call(&host, &Call::Apply(lease)).await, Answer::Acquired(_)));
             waiting.shutdown().await;
             let short = Call::Watch { key: "k".into(), after: Revision(0), wait: Duration::ZERO };

@@ -12,8 +12,7 @@ use crate::{
     plane::{Acquired, CasOutcome, Renewed, Revision},
 };
 
-const CONFIG: LeaseConfig =
-    LeaseConfig { ttl: Duration::from_millis(600), drift_margin: Duration::from_millis(60) };
+const CONFIG: LeaseConfig = LeaseConfig { ttl: Duration::from_millis(600), drift_margin: Duration::from_millis(60) };
 
 fn at(ms: u64) -> Time {
     Time(ms * 1_000_000)
@@ -149,7 +148,7 @@ fn the_defaults_can_be_kept_and_senseless_times_cannot() {
     let (ttl, drift_margin) = (CONFIG.ttl, CONFIG.drift_margin);
     for wrong in [
         LeaseConfig { ttl: Duration::ZERO, drift_margin },
-        LeaseConfig { ttl: Duration::from_secs(3600), drift_margin },
+        LeaseConfig { ttl: Duration::from_hours(1), drift_margin },
         LeaseConfig { ttl, drift_margin: Duration::ZERO },
         LeaseConfig { ttl, drift_margin: ttl },
     ] {
@@ -159,6 +158,35 @@ fn the_defaults_can_be_kept_and_senseless_times_cannot() {
 
 const ME: Incarnation = Incarnation(1);
 const RIVAL: Incarnation = Incarnation(2);
+
+#[test]
+fn a_renewal_granted_behind_a_slow_acquire_comes_too_late_to_count() {
+    let mut machine = Machine::new(Time::ZERO, CONFIG.ttl);
+    let acquire = || Command::Acquire { name: "a".into(), holder: ME, ttl: CONFIG.ttl };
+    let mut keeper = LeaseKeeper::new(CONFIG);
+    // The first attempt is slow on its way; the second gets the lease.
+    keeper.sent(at(0));
+    keeper.sent(at(200));
+    assert_eq!(machine.apply(at(201), acquire()), Answer::Acquired(Acquired::Held));
+    keeper.acquired(at(200), at(202));
+    keeper.views_read(at(202));
+    assert_eq!(keeper.state(at(730)), LeaseState::Holding { until: at(740) });
+    // A renewal is sent in time, and slow as well. Meanwhile the lease runs out and the server is taken out of its views.
+    keeper.sent(at(730));
+    let evict = Command::CompareAndSet {
+        key: "cluster".into(),
+        expected: Revision::ABSENT,
+        value: Bytes::new(),
+        unleased: vec!["a".into()],
+    };
+    assert_eq!(machine.apply(at(801), evict), Answer::Set(CasOutcome::Done(Revision(1))));
+    // Now the first attempt arrives, so the renewal behind it is granted.
+    assert_eq!(machine.apply(at(820), acquire()), Answer::Acquired(Acquired::Held));
+    let renew = Command::Renew { name: "a".into(), holder: ME, ttl: CONFIG.ttl };
+    assert_eq!(machine.apply(at(830), renew), Answer::Renewed(Renewed::Held));
+    keeper.renewed(at(730), at(840));
+    assert_eq!(keeper.state(at(840)), LeaseState::Lost);
+}
 
 /// One round of the adversary: what happens to the next exchange, and what else happens in the world.
 #[derive(Clone, Copy, Debug)]
@@ -204,6 +232,8 @@ struct World {
     revision: Revision,
     /// The call that the server waits for, and when it sent it on its own clock.
     waiting: Option<(u64, Time)>,
+    /// The revision that the server has read last.
+    views_seen: Revision,
     held_ever: bool,
     evicted_ever: bool,
 }
@@ -223,6 +253,7 @@ impl World {
             next_event: 0,
             revision: Revision::ABSENT,
             waiting: None,
+            views_seen: Revision::ABSENT,
             held_ever: false,
             evicted_ever: false,
         };
@@ -236,12 +267,16 @@ impl World {
         self.events.push(Reverse((real, self.next_event, event)));
     }
 
-    /// While the server counts on its lease, the plane holds it for this server.
+    /// While the server counts on its lease, the plane holds it for this server, and nothing was decided behind its back.
     fn check(&mut self, real: u64) {
         let LeaseState::Holding { until } = self.keeper.state(clock(real, self.server_ppm)) else { return };
         self.held_ever = true;
         let holder = self.plane_holder(real);
         assert_eq!(holder, Some(ME), "the server counts on its lease until {until}, and the plane does not");
+        assert_eq!(
+            self.views_seen, self.revision,
+            "the server counts on its lease under views that are not the latest"
+        );
     }
 
     fn plane_holder(&self, real: u64) -> Option<Incarnation> {
@@ -257,7 +292,10 @@ impl World {
         match step {
             LeaseStep::Wait(_) => {}
             // The read of the views is atomic here; what matters is that it follows the answer.
-            LeaseStep::ReadViews => self.keeper.views_read(now),
+            LeaseStep::ReadViews => {
+                self.keeper.views_read(now);
+                self.views_seen = self.revision;
+            }
             LeaseStep::Acquire | LeaseStep::Renew => {
                 let call = self.next_event;
                 self.keeper.sent(now);
@@ -366,7 +404,7 @@ fn a_calm_world_holds_the_lease_and_a_rough_one_loses_it() {
 }
 
 #[test]
-#[should_panic(expected = "while it counts on its lease")]
+#[should_panic(expected = "the server counts on its lease")]
 fn clocks_further_apart_than_the_margin_are_caught_by_this_world() {
     let calm = Turn { there_ms: 0, back_ms: 0, answer_lost: false, pause_ms: 0, rival_takes: false };
     let cut_off = Turn { there_ms: 5000, ..calm };

@@ -27,7 +27,8 @@ use self::{failure::failure, scripts::Scripts};
 use crate::{
     ControlPlane,
     plane::{
-        Acquired, CasOutcome, Lease, PlaneError, Renewed, Revision, Versioned, check_name, check_ttl, check_value, newer,
+        Acquired, CasOutcome, Lease, PlaneError, Renewed, Revision, Versioned, check_name, check_ttl, check_value,
+        newer,
     },
 };
 
@@ -78,7 +79,10 @@ struct Shared {
 
 impl fmt::Debug for RedisPlane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisPlane").field("plane", &self.0.plane).field("prefix", &self.0.prefix).finish_non_exhaustive()
+        f.debug_struct("RedisPlane")
+            .field("plane", &self.0.plane)
+            .field("prefix", &self.0.prefix)
+            .finish_non_exhaustive()
     }
 }
 
@@ -86,7 +90,8 @@ impl RedisPlane {
     /// A control plane on this Redis; it need not run yet. To be called inside a tokio runtime.
     pub fn new(options: RedisOptions) -> Result<Self, PlaneError> {
         check_name(&options.cluster).map_err(PlaneError::Refused)?;
-        let bad_url = |error| PlaneError::Refused(format!("the URL of Redis is wrong: {error}; write redis://host:port"));
+        let bad_url =
+            |error| PlaneError::Refused(format!("the URL of Redis is wrong: {error}; write redis://host:port"));
         let info = options.url.as_str().into_connection_info().map_err(bad_url)?;
         // Notifications arrive among the answers of the one connection; that needs the third version of the protocol.
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);

@@ -11,13 +11,13 @@ use star_control::{
 };
 use star_core::network::{ClientOptions, TcpClient};
 
-pub use self::{redis_server::RedisServer, tcp_host::TcpHost};
+pub(crate) use self::{redis_server::RedisServer, tcp_host::TcpHost};
 
 /// The longest lease at every backend here.
-pub const TTL_MAX: Duration = Duration::from_secs(1);
+pub(crate) const TTL_MAX: Duration = Duration::from_secs(1);
 
 /// A control plane with what it runs on, which ends when this is dropped.
-pub trait Backend {
+pub(crate) trait Backend {
     type Plane: ControlPlane;
 
     /// Starts a control plane that knows nothing.
@@ -28,7 +28,7 @@ pub trait Backend {
 }
 
 /// A host in this process.
-pub struct Local(Host);
+pub(crate) struct Local(Host);
 
 impl Backend for Local {
     type Plane = EmbeddedClient;
@@ -43,7 +43,7 @@ impl Backend for Local {
 }
 
 /// A host behind a socket.
-pub struct Tcp(pub TcpHost);
+pub(crate) struct Tcp(pub(crate) TcpHost);
 
 impl Backend for Tcp {
     type Plane = EmbeddedClient;
@@ -58,14 +58,14 @@ impl Backend for Tcp {
 }
 
 /// A client of the host at this address.
-pub fn tcp_plane(addr: &str) -> EmbeddedClient {
+pub(crate) fn tcp_plane(addr: &str) -> EmbeddedClient {
     let client = TcpClient::new(addr.to_owned(), ClientOptions::default());
     let times = ClientTimes { answer: Duration::from_secs(5), ..ClientTimes::default() };
     EmbeddedClient::tcp(client, addr, times)
 }
 
 /// A Redis server.
-pub struct Redis(pub RedisServer);
+pub(crate) struct Redis(pub(crate) RedisServer);
 
 impl Backend for Redis {
     type Plane = RedisPlane;
@@ -80,14 +80,14 @@ impl Backend for Redis {
 }
 
 /// A client of the Redis at this URL that hears of changes by notification: its poll comes too late for any test.
-pub fn redis_plane(url: &str) -> RedisPlane {
-    let (answer, poll) = (Duration::from_secs(5), Duration::from_secs(60));
+pub(crate) fn redis_plane(url: &str) -> RedisPlane {
+    let (answer, poll) = (Duration::from_secs(5), Duration::from_mins(1));
     let options = RedisOptions { ttl_max: TTL_MAX, answer, poll, ..RedisOptions::new(url, "test") };
     RedisPlane::new(options).expect("a good URL")
 }
 
 /// Waits until a control plane that has just started lets writes with lease conditions through.
-pub async fn settle<P: ControlPlane>(plane: &P) {
+pub(crate) async fn settle<P: ControlPlane>(plane: &P) {
     let unleased = ["nobody".to_owned()];
     while let CasOutcome::Leased(_) =
         plane.compare_and_set("settled", Revision::ABSENT, Bytes::new(), &unleased).await.expect("an outcome")

@@ -12,15 +12,15 @@ use tokio::{
     net::TcpStream,
 };
 
-pub struct RedisServer {
+pub(crate) struct RedisServer {
     process: Child,
-    port: u16,
+    pub(crate) port: u16,
     _dir: TempDir,
 }
 
 impl RedisServer {
-    /// Starts an empty one and waits until it answers; on a free port if none is given.
-    pub async fn start(port: Option<u16>) -> Self {
+    /// Starts an empty one on this port, or on a free one, and waits until it answers.
+    pub(crate) async fn start(port: Option<u16>) -> Self {
         for _ in 0..10 {
             if let Some(server) = Self::try_start(port.unwrap_or_else(free_port)).await {
                 return server;
@@ -29,12 +29,8 @@ impl RedisServer {
         panic!("redis-server does not come up");
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
-    }
-
-    pub fn port(&self) -> u16 {
-        self.port
     }
 
     async fn try_start(port: u16) -> Option<Self> {

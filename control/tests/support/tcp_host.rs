@@ -10,13 +10,13 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-pub struct TcpHost {
+pub(crate) struct TcpHost {
     addr: String,
     accepting: JoinHandle<()>,
 }
 
 impl TcpHost {
-    pub async fn start(host: Host, addr: &str) -> Self {
+    pub(crate) async fn start(host: Host, addr: &str) -> Self {
         let listener = TcpListener::bind(addr).await.expect("a free port");
         let addr = listener.local_addr().expect("an address").to_string();
         let accepting = tokio::spawn(async move {
@@ -29,11 +29,11 @@ impl TcpHost {
         Self { addr, accepting }
     }
 
-    pub fn addr(&self) -> &str {
+    pub(crate) fn addr(&self) -> &str {
         &self.addr
     }
 
-    pub async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.accepting.abort();
         let _ = (&mut self.accepting).await;
     }

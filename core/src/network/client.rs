@@ -41,8 +41,8 @@ impl Default for ClientOptions {
             pool_size: 2,
             connect_timeout: Duration::from_secs(1),
             request_timeout: Duration::from_secs(5),
-            // An object of the default greatest size, with room for the largest header.
-            frame_bytes_max: 66 << 20,
+            // As much as a server takes by default: room for the greatest object, also as JSON.
+            frame_bytes_max: 96 << 20,
         }
     }
 }
@@ -99,7 +99,7 @@ impl TcpClient {
     pub fn disconnect(&self, error: &NetworkError) {
         for slot in &self.pool.slots {
             if let Some(connection) = slot.connection.lock().take() {
-                connection.break_with(error.clone());
+                connection.break_with(error);
             }
         }
         *self.pool.backoff.lock() = Backoff::default();

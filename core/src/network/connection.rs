@@ -24,6 +24,9 @@ use crate::{
 /// A frame that came as an answer: kind, header, tail.
 pub(super) type Answer = (FrameKind, Bytes, Bytes);
 
+/// Who waits for an answer.
+type Caller = oneshot::Sender<Result<Answer, NetworkError>>;
+
 /// Callers wait for room while more bytes than this wait to be written, so that a server that stopped reading does not
 /// fill the memory of its clients.
 const OUTBOX_BYTES_MAX: usize = 16 << 20;
@@ -53,7 +56,7 @@ struct Shared {
 struct State {
     outbox: Outbox,
     /// Requests under way by id, each until its answer came or its caller went away.
-    under_way: Map<u64, oneshot::Sender<Result<Answer, NetworkError>>>,
+    under_way: Map<u64, Caller>,
     last_id: u64,
     /// When bytes came in last.
     heard: Time,
@@ -83,7 +86,7 @@ impl Connection {
     }
 
     /// Ends the connection; every request under way fails with `error`.
-    pub(super) fn break_with(&self, error: NetworkError) {
+    pub(super) fn break_with(&self, error: &NetworkError) {
         self.shared.break_with(error);
         self.task.abort();
     }
@@ -110,7 +113,7 @@ impl Connection {
         };
         if silence >= silence_max {
             let reason = format!("nothing was heard for {} ms", silence.as_millis());
-            self.break_with(NetworkError::Broken { addr: self.shared.addr.clone(), reason });
+            self.break_with(&NetworkError::Broken { addr: self.shared.addr.clone(), reason });
         }
     }
 }
@@ -267,7 +270,7 @@ impl Shared {
         &self,
         decoder: &mut Decoder,
         buffer: &mut BytesMut,
-        answers: &mut Vec<(oneshot::Sender<Result<Answer, NetworkError>>, Result<Answer, NetworkError>)>,
+        answers: &mut Vec<(Caller, Result<Answer, NetworkError>)>,
     ) -> Result<(), String> {
         let mut state = self.state.lock();
         state.heard = Clock.now();
@@ -291,11 +294,11 @@ impl Shared {
     }
 
     fn break_for(&self, reason: String) {
-        self.break_with(NetworkError::Broken { addr: self.addr.clone(), reason });
+        self.break_with(&NetworkError::Broken { addr: self.addr.clone(), reason });
     }
 
     /// The first reason stays.
-    fn break_with(&self, error: NetworkError) {
+    fn break_with(&self, error: &NetworkError) {
         let under_way = {
             let mut state = self.state.lock();
             if state.broken.is_some() {

@@ -71,6 +71,9 @@ impl Default for Limits {
 /// Answers requests to an embedded control plane: the bytes of a command in, the bytes of its answer out.
 pub type ControlHost = Rc<dyn Fn(Bytes) -> Pin<Box<dyn Future<Output = Vec<u8>>>>>;
 
+/// Looks at a protocol from time to time.
+pub type Observer<P> = Box<dyn FnMut(&P)>;
+
 /// What the command queue carries.
 enum Command<P: Protocol> {
     Input(Input<P::Message, P::Control>),
@@ -165,6 +168,7 @@ pub struct Server<P: Protocol> {
     listener: TcpListener,
     limits: Limits,
     control_host: Option<ControlHost>,
+    observer: Option<Observer<P>>,
     queue: mpsc::UnboundedReceiver<Command<P>>,
     handle: Handle<P>,
 }
@@ -192,7 +196,7 @@ impl<P: Protocol + 'static> Server<P> {
     pub fn new(listener: std::net::TcpListener, limits: Limits) -> std::io::Result<Self> {
         let listener = TcpListener::from_std(listener)?;
         let (sender, queue) = mpsc::unbounded_channel();
-        Ok(Self { listener, limits, control_host: None, queue, handle: Handle { queue: sender } })
+        Ok(Self { listener, limits, control_host: None, observer: None, queue, handle: Handle { queue: sender } })
     }
 
     /// The command queue's open end.
@@ -203,6 +207,11 @@ impl<P: Protocol + 'static> Server<P> {
     /// Has the server answer requests to an embedded control plane, too.
     pub fn host_control(&mut self, host: ControlHost) {
         self.control_host = Some(host);
+    }
+
+    /// Has `observer` look at the protocol after every tick.
+    pub fn observe(&mut self, observer: Observer<P>) {
+        self.observer = Some(observer);
     }
 
     /// Serves until [`Handle::stop`], then gives the protocol back. `hello` is what it says to other servers. Must run in
@@ -220,7 +229,7 @@ impl<P: Protocol + 'static> Server<P> {
         let tasks = [
             spawn_local(accept(Rc::clone(&shared), self.listener)),
             spawn_local(end_turns(Rc::clone(&shared))),
-            spawn_local(tick(Rc::clone(&shared))),
+            spawn_local(tick(Rc::clone(&shared), self.observer)),
             spawn_local(look_after_connections(Rc::clone(&shared))),
         ];
         drain_queue(&shared, self.queue).await;
@@ -302,12 +311,15 @@ fn end_turn<P: Protocol + 'static>(shared: &Rc<Shared<P>>) {
     }
 }
 
-async fn tick<P: Protocol + 'static>(shared: Rc<Shared<P>>) {
+async fn tick<P: Protocol + 'static>(shared: Rc<Shared<P>>, mut observer: Option<Observer<P>>) {
     let mut timer = tokio::time::interval(Duration::from_millis(TICK_MS));
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         timer.tick().await;
         shared.step(Input::Tick);
+        if let Some(observe) = &mut observer {
+            observe(&shared.state.borrow().protocol);
+        }
     }
 }
 

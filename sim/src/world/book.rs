@@ -3,11 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use star_core::{
-    ids::Version,
-    key::Key,
-    message::ResponseBody,
-};
+use star_core::{ids::Version, key::Key, message::ResponseBody};
 
 use super::workload::Asked;
 use crate::history::Op;
@@ -34,6 +30,13 @@ impl Default for Page {
     fn default() -> Self {
         let promised = (Version(0), false);
         Self { first_write_called: NEVER, first_delete_called: NEVER, first_write_answered: NEVER, promised }
+    }
+}
+
+impl Page {
+    /// Whether anybody ever asked for a delete.
+    pub(crate) fn may_be_deleted(&self) -> bool {
+        self.first_delete_called != NEVER
     }
 }
 

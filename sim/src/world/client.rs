@@ -1,6 +1,6 @@
 //! The clients: each asks one thing at a time, at any server, and asks again elsewhere with the same request id.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, rc::Rc};
 
 use bytes::Bytes;
 use star_core::{
@@ -26,8 +26,8 @@ pub(crate) struct Client {
     pub(crate) under_way: Option<UnderWay>,
     /// What it was told of each write, so that a second answer can be compared.
     told: BTreeMap<u64, ResponseBody>,
-    /// Which write each attempt was for.
-    attempts: BTreeMap<u64, u64>,
+    /// Which operation each attempt was for.
+    attempts: BTreeMap<u64, (u64, Rc<Asked>)>,
     last_attempt: u64,
     operations: u64,
     /// If set, it only asks this server.
@@ -36,7 +36,7 @@ pub(crate) struct Client {
 
 /// What a client waits for.
 pub(crate) struct UnderWay {
-    pub(crate) asked: Asked,
+    pub(crate) asked: Rc<Asked>,
     pub(crate) request: Request,
     pub(crate) call: u64,
     /// The latest attempt; answers to earlier ones count as well.
@@ -60,6 +60,11 @@ impl Client {
             bound_to: None,
         }
     }
+
+    /// What an attempt asked for.
+    pub(crate) fn asked_in(&self, attempt: u64) -> Option<&Asked> {
+        self.attempts.get(&attempt).map(|(_, asked)| &**asked)
+    }
 }
 
 impl<S: Subject> World<S> {
@@ -80,7 +85,7 @@ impl<S: Subject> World<S> {
         let me = &mut self.clients[client as usize];
         me.operations += 1;
         let operation = me.operations;
-        me.under_way = Some(UnderWay { asked, request, call, attempt: 0, attempts: 0, operation });
+        me.under_way = Some(UnderWay { asked: Rc::new(asked), request, call, attempt: 0, attempts: 0, operation });
         self.attempt(client);
     }
 
@@ -91,7 +96,7 @@ impl<S: Subject> World<S> {
         let Some(under_way) = &mut me.under_way else { return };
         me.last_attempt += 1;
         (under_way.attempt, under_way.attempts) = (me.last_attempt, under_way.attempts + 1);
-        me.attempts.insert(me.last_attempt, under_way.operation);
+        me.attempts.insert(me.last_attempt, (under_way.operation, Rc::clone(&under_way.asked)));
         let server = me.bound_to.unwrap_or_else(|| ServerId(me.random.below(servers) as u16));
         let token = Token { connection: client.into(), request: me.last_attempt };
         let request = under_way.request.clone();
@@ -153,7 +158,8 @@ impl<S: Subject> World<S> {
             format!("client {client} <- #{}  {body:?}", token.request)
         });
         let me = &mut self.clients[client as usize];
-        let Some(operation) = me.attempts.get(&token.request).copied() else { return Ok(()) };
+        let Some((operation, _)) = me.attempts.get(&token.request) else { return Ok(()) };
+        let operation = *operation;
         let mut late = me.under_way.take_if(|asked| asked.operation == operation);
         if may_come_right(body)? {
             if late.as_ref().is_some_and(|asked| asked.attempt == token.request) {
@@ -166,7 +172,10 @@ impl<S: Subject> World<S> {
         }
         let is_write = matches!(
             body,
-            ResponseBody::Written { .. } | ResponseBody::Conflict { .. } | ResponseBody::Many(_) | ResponseBody::NotFound
+            ResponseBody::Written { .. }
+                | ResponseBody::Conflict { .. }
+                | ResponseBody::Many(_)
+                | ResponseBody::NotFound
         );
         if let Some(asked) = late.take() {
             if asked.asked.is_write() && is_write {

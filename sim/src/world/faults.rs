@@ -56,7 +56,7 @@ impl<S: Subject> World<S> {
         let (least, most) = self.settings.faults.every;
         let next = self.now + self.fault_random.between(least, most.max(least));
         self.queue.plan(next, Event::Fault);
-        if self.healing {
+        if self.healing || self.undo.len() >= self.settings.faults.at_once_max {
             return;
         }
         let kind = FaultKind::ALL[self.fault_random.weighted(&self.settings.faults.weights)];

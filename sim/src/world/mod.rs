@@ -26,8 +26,14 @@ use star_core::{
 };
 
 pub(crate) use self::{book::Book, server::Server};
-pub use self::{end::{Failure, Summary}, settings::Settings, trace::Trace};
-use self::{client::Client, faults::Undo, network::Network, plane::Plane, queue::Queue, server::Arrival, workload::Workload};
+use self::{
+    client::Client, faults::Undo, network::Network, plane::Plane, queue::Queue, server::Arrival, workload::Workload,
+};
+pub use self::{
+    end::{Failure, Summary},
+    settings::Settings,
+    trace::Trace,
+};
 use crate::{history::History, invariants::Checks, random::Random, subject::Subject};
 
 /// A world under way.
@@ -60,23 +66,69 @@ pub struct World<S: Subject> {
 
 /// What can happen. `life` is the server's life that it is meant for.
 enum Event<S: Subject> {
-    Turn { server: ServerId, life: u64 },
-    Tick { server: ServerId, life: u64 },
-    Deliver { from: ServerId, to: ServerId, generation: u64, message: S::Message },
-    LinkDown { from: ServerId, to: ServerId, generation: u64 },
-    LinkUp { from: ServerId, to: ServerId, generation: u64 },
+    Turn {
+        server: ServerId,
+        life: u64,
+    },
+    Tick {
+        server: ServerId,
+        life: u64,
+    },
+    Deliver {
+        from: ServerId,
+        to: ServerId,
+        generation: u64,
+        message: S::Message,
+    },
+    LinkDown {
+        from: ServerId,
+        to: ServerId,
+        generation: u64,
+    },
+    LinkUp {
+        from: ServerId,
+        to: ServerId,
+        generation: u64,
+    },
     /// A server asks for a new lease.
-    Renew { server: ServerId, life: u64 },
+    Renew {
+        server: ServerId,
+        life: u64,
+    },
     /// Its question has reached the control plane; `sent` is on the server's clock.
-    Renewal { server: ServerId, life: u64, incarnation: Incarnation, sent: Time },
+    Renewal {
+        server: ServerId,
+        life: u64,
+        incarnation: Incarnation,
+        sent: Time,
+    },
     /// News of the control plane reach a server.
-    News { server: ServerId, life: u64, arrival: Arrival<S> },
+    News {
+        server: ServerId,
+        life: u64,
+        arrival: Arrival<S>,
+    },
     TakeOut(ServerId),
     Wake(u32),
-    Ask { server: ServerId, life: u64, token: Token, request: Request },
-    Answer { token: Token, body: ResponseBody, value: Bytes },
-    Again { client: u32, operation: u64 },
-    Patience { client: u32, attempt: u64 },
+    Ask {
+        server: ServerId,
+        life: u64,
+        token: Token,
+        request: Request,
+    },
+    Answer {
+        token: Token,
+        body: ResponseBody,
+        value: Bytes,
+    },
+    Again {
+        client: u32,
+        operation: u64,
+    },
+    Patience {
+        client: u32,
+        attempt: u64,
+    },
     Fault,
     Undo(u64),
 }
@@ -140,11 +192,7 @@ impl<S: Subject> World<S> {
                 self.reach(server, token, request);
             }
             Event::News { server, life, arrival } if self.lives(server, life) => self.arrive(server, arrival),
-            Event::Turn { .. }
-            | Event::Tick { .. }
-            | Event::Renew { .. }
-            | Event::Ask { .. }
-            | Event::News { .. } => {}
+            Event::Turn { .. } | Event::Tick { .. } | Event::Renew { .. } | Event::Ask { .. } | Event::News { .. } => {}
             Event::Deliver { from, to, generation, message } => {
                 if self.network.link(from, to).generation == generation {
                     self.arrive(to, Arrival::Input(Input::Message { from, message }));

@@ -82,8 +82,9 @@ impl Network {
     /// The sender is told that the link is up; false if it was cut again meanwhile.
     pub(crate) fn open(&mut self, from: ServerId, to: ServerId, generation: u64) -> bool {
         let link = self.link(from, to);
-        link.open = link.cuts == 0 && link.generation == generation;
-        link.open
+        let whole = link.cuts == 0 && link.generation == generation;
+        link.open |= whole;
+        whole
     }
 
     pub(crate) fn slow_by(&mut self, from: ServerId, to: ServerId, slow_by: u64) {

@@ -26,7 +26,7 @@ const TURN_INPUTS_MAX: u64 = 16;
 const PAUSE_LOOK: u64 = MS;
 
 /// One server.
-pub struct Server<S: Subject> {
+pub(crate) struct Server<S: Subject> {
     /// The protocol; `None` while the server is gone.
     pub(crate) node: Option<S>,
     pub(crate) remains: Option<S::Remains>,
@@ -175,9 +175,7 @@ impl<S: Subject> World<S> {
     fn input(&mut self, id: ServerId, arrival: Arrival<S>) -> Option<Input<S::Message, S::Control>> {
         match arrival {
             Arrival::Input(input) => Some(input),
-            Arrival::LinkUp { to, generation } => {
-                self.network.open(id, to, generation).then_some(Input::LinkUp(to))
-            }
+            Arrival::LinkUp { to, generation } => self.network.open(id, to, generation).then_some(Input::LinkUp(to)),
             Arrival::Lease(until) => {
                 self.server(id).lease_until = until;
                 Some(Input::Control(S::lease(until)))

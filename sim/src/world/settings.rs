@@ -65,6 +65,8 @@ pub struct Workload {
 pub struct Faults {
     /// The least and the most time between two faults.
     pub every: (u64, u64),
+    /// How many may last at the same time.
+    pub at_once_max: usize,
     /// How likely each kind is, in the order of [`super::faults::FaultKind::ALL`].
     pub weights: [u64; 8],
     /// The longest cut of a link.
@@ -99,6 +101,7 @@ impl Settings {
             workload: Workload::random(random, delay_max),
             faults: Faults {
                 every: (10 * MS, random.between(50, 1_000) * MS),
+                at_once_max: random.between(1, 3) as usize,
                 weights: [4, 3, 3, 2, 1, 0, 0, 0],
                 cut_max: random.between(20, 1_000) * MS,
                 pause_max: lease / 2,

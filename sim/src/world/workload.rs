@@ -27,11 +27,7 @@ pub(crate) enum Asked {
     /// Operations on keys; more than one for requests of many keys.
     Parts(Vec<Part>),
     /// A list of keys.
-    List {
-        prefix: CompactString,
-        after: Option<CompactString>,
-        limit: u32,
-    },
+    List { prefix: CompactString, after: Option<CompactString>, limit: u32 },
 }
 
 /// One operation on one key.
@@ -116,10 +112,6 @@ impl Workload {
     pub(crate) fn new(settings: settings::Workload) -> Self {
         let keys = (0..settings.keys).map(|number| Key::new(format!("k{number:02}"))).collect();
         Self { settings, keys }
-    }
-
-    pub(crate) fn keys(&self) -> &[Key] {
-        &self.keys
     }
 
     /// A client's next request.

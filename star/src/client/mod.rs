@@ -33,11 +33,26 @@ pub struct Options {
     pub give_up_after: Duration,
     /// Which way reads go.
     pub transport: Transport,
+    /// Talk to the given servers alone, not to all of the cluster that they belong to.
+    pub only_given: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { network: ClientOptions::default(), give_up_after: Duration::from_secs(10), transport: Transport::Auto }
+        Self {
+            network: ClientOptions::default(),
+            give_up_after: Duration::from_secs(10),
+            transport: Transport::Auto,
+            only_given: false,
+        }
+    }
+}
+
+impl Options {
+    /// Talk to one server alone, over TCP.
+    #[must_use]
+    pub fn one_server() -> Self {
+        Self { transport: Transport::Tcp, only_given: true, ..Self::default() }
     }
 }
 

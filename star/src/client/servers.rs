@@ -77,8 +77,12 @@ impl Servers {
             store: store.cloned(),
         };
         let known = cluster.as_ref().map(|cluster| cluster.servers.as_slice()).unwrap_or_default();
-        let servers: Vec<Server> = if known.is_empty() {
-            addrs.iter().map(|addr| server(addr, addr, None)).collect()
+        let given = |addr: &String| {
+            let known = known.iter().find(|one| one.addr == *addr);
+            server(known.map_or(addr, |one| &one.name), addr, known.and_then(|one| one.store.as_ref()))
+        };
+        let servers: Vec<Server> = if known.is_empty() || options.only_given {
+            addrs.iter().map(given).collect()
         } else {
             known.iter().map(|one| server(&one.name, &one.addr, one.store.as_ref())).collect()
         };
@@ -88,7 +92,8 @@ impl Servers {
             servers,
             request_timeout: options.network.request_timeout,
             mapped: Mapped {
-                cluster: cluster.filter(|_| wanted).map(|cluster| cluster.cluster),
+                // A store names the cluster as the configuration does, without what tells its foundations apart.
+                cluster: cluster.as_ref().filter(|_| wanted).map(|one| one.name().to_owned()),
                 reader: RwLock::new(None),
                 reopen_at: AtomicU64::new(0),
             },

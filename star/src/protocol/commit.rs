@@ -14,7 +14,7 @@ use star_core::{
 use super::{
     config::Bug,
     context::Context,
-    message::{Message, Operation, Outcome, Stamp, WriteHead},
+    message::{DoneRequest, Message, Operation, Outcome, Stamp, WriteHead},
     propagate::charged_bytes,
     replica::{Dirty, Replica},
 };
@@ -124,7 +124,9 @@ impl Replica {
                 self.version_floor = self.version_floor.max(version);
             }
         }
-        self.sessions.insert(seq, cx.now, head.request_id.clone(), stamp.outcome, cx.config.sessions_max);
+        let (request_id, key) = (head.request_id.clone(), head.key.clone());
+        let done = DoneRequest { seq, request_id, key, outcome: stamp.outcome };
+        self.sessions.insert(cx.now, done, cx.config.sessions_max);
         true
     }
 

@@ -4,6 +4,7 @@
 //! All messages may be lost or come twice: each is idempotent, and `repair` says again what may be missing.
 
 use bytes::Bytes;
+use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 use star_core::{
     ids::{Epoch, RequestId, Seq, ServerId, StarId, Version},
@@ -94,6 +95,25 @@ pub enum Body {
         /// The writes.
         writes: Vec<WriteId>,
     },
+    /// From a server that does not hold the star yet, or is behind: what was done since?
+    CatchUp {
+        /// The asker's number for it.
+        ask: u64,
+        /// What the asker has.
+        since: Since,
+    },
+    /// The answer: a part of what the asker lacks. The values follow one another in the message's tail.
+    Changes {
+        /// The asker's number.
+        ask: u64,
+        /// The part.
+        changes: Changes,
+    },
+    /// The answer where it is forgotten which objects were changed since then.
+    TooOld {
+        /// The asker's number.
+        ask: u64,
+    },
     /// Nothing has moved here for a while, or the link is new: tell me what I may have missed.
     Hello {
         /// Whether the sender has installed this epoch.
@@ -166,6 +186,75 @@ pub enum Outcome {
     NotFound,
     /// Not done: the leader's store is full. Not remembered, so that a later try may succeed.
     NoSpace,
+}
+
+/// How far a server that catches up has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Since {
+    /// It has the keys up to `after`, as they were at `begun` or later; `None`: it has nothing.
+    Objects {
+        /// What the first sender had applied when it began.
+        begun: Option<Seq>,
+        /// The last key that it has.
+        after: Option<CompactString>,
+    },
+    /// It has every key as it was at `after`, or newer. Of writes up to `objects_after` it lacks only the requests.
+    Writes {
+        /// The last write that it knows of.
+        after: Seq,
+        /// The objects of later writes are wanted, too.
+        objects_after: Seq,
+    },
+}
+
+/// A part of what a server lacks that catches up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changes {
+    /// What the asker has when it has applied this.
+    pub next: Since,
+    /// What the sender has applied; nothing in this part is newer.
+    pub committed: Seq,
+    /// The sender remembers all requests after this seq.
+    pub forgotten: Seq,
+    /// No deleted key of the star ever had a higher version.
+    pub version_floor: Version,
+    /// The keys that changed, as they are now.
+    pub objects: Vec<Changed>,
+    /// Requests that were done, in seq order.
+    pub done: Vec<DoneRequest>,
+}
+
+/// A key as it is at the sender.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// The key.
+    pub key: Key,
+    /// Its object; `None` if it has none.
+    pub object: Option<ChangedObject>,
+}
+
+/// An object whose bytes are in the message's tail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangedObject {
+    /// Its version.
+    pub version: Version,
+    /// How its bytes came in.
+    pub encoding: Encoding,
+    /// How many bytes.
+    pub value_bytes: u32,
+}
+
+/// A request that was done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoneRequest {
+    /// Its place in the order.
+    pub seq: Seq,
+    /// What the client called it.
+    pub request_id: RequestId,
+    /// Its key.
+    pub key: Key,
+    /// What came of it.
+    pub outcome: Outcome,
 }
 
 impl Stamp {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use star_control::ClusterState;
 use star_core::{
     error::ErrorCode,
-    ids::{Epoch, RequestId, ServerId},
+    ids::{Epoch, RequestId, ServerId, StarId},
     key::Key,
     message::{Condition, Request, RequestBody, ResponseBody, SetEntry},
     protocol::{Effects, Input, Protocol, Token},
@@ -52,7 +52,7 @@ pub struct StarNode<S> {
 impl<S: Store> StarNode<S> {
     /// A server that knows nothing yet: it waits for a view and a lease.
     pub fn new(config: NodeConfig, store: S) -> Self {
-        let replicas = (0..config.stars).map(|star| Replica::new(star_core::StarId(star))).collect();
+        let replicas = (0..config.stars).map(|star| Replica::new(StarId(star))).collect();
         let shared = Shared {
             // No later life of this server gives a number again, as long as it gives less than 2^20 in a millisecond.
             last_write: config.incarnation.0 << 20,
@@ -79,6 +79,13 @@ impl<S: Store> StarNode<S> {
     /// The stars at this server.
     pub fn replicas(&self) -> &[Replica] {
         &self.replicas
+    }
+
+    /// The stars in which this server has come as far as it must for the next step towards serving, in their epochs: a
+    /// learner that holds the objects, or a joining member that holds the base of its view.
+    pub fn may_advance(&self) -> Vec<(StarId, Epoch)> {
+        let me = self.config.me;
+        self.replicas.iter().filter(|one| one.may_advance(me)).map(|one| (one.star, one.epoch())).collect()
     }
 
     /// A replica, and the rest of the server around it.

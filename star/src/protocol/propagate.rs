@@ -201,9 +201,9 @@ impl Replica {
         self.send_value(cx, to, &WriteHead { chain: false, ..write.head.clone() }, &value);
     }
 
-    /// The server after `server` on the ring of all members and learners.
+    /// The server after `server` on the ring of all members.
     fn next_in_chain(&self, server: ServerId) -> ServerId {
-        let mut ring: Vec<ServerId> = self.view.members.iter().chain(&self.view.learners).copied().collect();
+        let mut ring: Vec<ServerId> = self.view.members.clone();
         ring.sort_unstable();
         ring.iter().copied().find(|other| *other > server).unwrap_or(ring[0])
     }

@@ -94,7 +94,7 @@ impl Replica {
     /// At the leader: sends a server the stamps that it may lack. INSTALL also does for one that has installed.
     fn bring_up<S: Store, E: Effects<Message>>(&self, cx: &mut Context<'_, S, E>, peer: ServerId) {
         let behind = self.acked.iter().any(|(member, acked)| *member == peer && *acked < self.ready);
-        if behind || self.view.learners.contains(&peer) {
+        if behind {
             self.send_install(cx, peer);
         }
     }

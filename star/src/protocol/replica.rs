@@ -13,6 +13,7 @@ use star_core::{
 };
 
 use super::{
+    catch_up::CatchUp,
     config::Bug,
     context::{Asker, Context},
     log::Log,
@@ -30,7 +31,7 @@ pub struct Replica {
     pub(crate) star: StarId,
     /// The view that this server acts on. Its epoch only grows.
     pub(crate) view: View,
-    /// The members and learners without this server: who is sent what this server says to all.
+    /// The other members, if this server is one: who is sent what this server says to all.
     pub(crate) peers: Vec<ServerId>,
     /// Whether this server has taken over the order of this view: nothing is stamped, acked or counted before.
     pub(crate) installed: bool,
@@ -73,6 +74,9 @@ pub struct Replica {
     /// Messages of an epoch whose view this server does not have yet.
     pub(crate) early: VecDeque<(ServerId, Message)>,
     pub(crate) progress: Progress,
+    /// The last seq of the order with which this server installed its view.
+    pub(crate) base: Seq,
+    pub(crate) catch_up: CatchUp,
 }
 
 /// A write that is not committed here.
@@ -143,6 +147,8 @@ impl Replica {
             ack_due: false,
             early: VecDeque::new(),
             progress: Progress::default(),
+            base: Seq(0),
+            catch_up: CatchUp::default(),
         }
     }
 
@@ -177,7 +183,7 @@ impl Replica {
             cx.shared.counters.ignored_old_epoch += 1;
             return;
         }
-        if !self.peers.contains(&from) {
+        if !self.view.is_member(from) && !self.view.learners.contains(&from) {
             cx.shared.counters.ignored_stranger += 1;
             return;
         }
@@ -193,6 +199,9 @@ impl Replica {
             Body::Install { from: base, stamps } => self.on_install(cx, from, base, stamps),
             Body::AskUnderWay { writes } => self.on_ask_under_way(cx, from, writes),
             Body::Finished { writes } => self.on_finished(cx, &writes),
+            Body::CatchUp { ask, since } => self.on_catch_up(cx, from, ask, since),
+            Body::Changes { ask, changes } => self.on_changes(cx, ask, changes, &message.tail),
+            Body::TooOld { ask } => self.on_too_old(cx, ask),
             Body::Hello { installed, ready } => self.on_hello(cx, from, installed, ready),
         }
     }
@@ -244,6 +253,7 @@ impl Replica {
     pub(crate) fn on_tick<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
         self.sessions.expire(cx.now, cx.config.session_age_max);
         self.repair(cx);
+        self.tend_catch_up(cx);
     }
 
     /// When this server last saw anything move here.

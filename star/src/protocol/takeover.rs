@@ -40,14 +40,15 @@ impl Replica {
         self.ack_due = false;
         self.reports.clear();
         self.acked = view.members.iter().map(|member| (*member, Seq(0))).collect();
-        self.peers =
-            view.members.iter().chain(&view.learners).copied().filter(|other| *other != me).collect();
+        self.peers = view.members.iter().copied().filter(|other| *other != me && view.is_member(me)).collect();
+        self.restart_catch_up();
         self.progress.touch(cx.now);
         cx.store.set_serving(self.star, self.serves(me));
         if view.is_member(me) {
             self.report(cx);
         } else {
             self.leave(cx);
+            self.tend_catch_up(cx);
         }
         for (from, message) in std::mem::take(&mut self.early) {
             self.on_message(cx, from, message);
@@ -88,6 +89,7 @@ impl Replica {
     fn install_own<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
         let stamps = self.stamps_after(self.committed, self.ready);
         self.replace_order(cx, self.committed, &stamps);
+        self.base = self.ready;
         for member in self.peers.clone() {
             self.send_install(cx, member);
         }
@@ -124,11 +126,11 @@ impl Replica {
             return self.on_stamps(cx, leader, first, &stamps);
         }
         if self.ready < from {
-            return; // Behind what the others have committed: only a snapshot could help.
+            return self.fall_behind(cx);
         }
-        let base = Seq(from.0 + stamps.len() as u64);
         self.replace_order(cx, from, &stamps);
-        self.count_ack(leader, base);
+        self.base = Seq(from.0 + stamps.len() as u64);
+        self.count_ack(leader, self.base);
         self.after_install(cx);
     }
 
@@ -234,12 +236,7 @@ impl Replica {
     /// still hold is of the history before.
     fn begin_anew<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
         self.leave(cx);
-        let mut keys = Vec::new();
-        cx.store.list(self.star, "", None, &mut |key| {
-            keys.push(Key::new(key));
-            true
-        });
-        keys.iter().for_each(|key| cx.store.remove(key, false));
+        self.forget_objects(cx);
         *self = Self { view: self.view.clone(), early: std::mem::take(&mut self.early), ..Self::new(self.star) };
     }
 

@@ -1,0 +1,38 @@
+//! One module for each command.
+
+pub(crate) mod bench;
+pub(crate) mod check;
+pub(crate) mod completions;
+pub(crate) mod del;
+pub(crate) mod demo;
+pub(crate) mod get;
+pub(crate) mod ls;
+pub(crate) mod serve;
+pub(crate) mod set;
+pub(crate) mod shell;
+pub(crate) mod status;
+pub(crate) mod up;
+
+use crate::{
+    args::{Cli, Command},
+    error::CliResult,
+};
+
+/// Does what the command line says.
+pub(crate) fn run(cli: Cli) -> CliResult {
+    let global = cli.global;
+    match cli.command {
+        Command::Up(args) => up::run(&global, &args),
+        Command::Serve(args) => serve::run(&global, &args),
+        Command::Set(args) => set::run(&global, &args),
+        Command::Get(args) => get::run(&global, &args),
+        Command::Del(args) => del::run(&global, &args),
+        Command::Ls(args) => ls::run(&global, &args),
+        Command::Status(args) => status::run(&global, &args),
+        Command::Shell(args) => shell::run(&global, &args),
+        Command::Bench(args) => bench::run(&global, &args),
+        Command::Check(args) => check::run(&global, &args),
+        Command::Demo(args) => demo::run(&global, &args),
+        Command::Completions(args) => completions::run(&args),
+    }
+}

@@ -1,0 +1,217 @@
+//! What servers say of themselves, and the picture of the cluster that it gives.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use star_control::{ClusterState, View};
+use star_core::{
+    ServerId,
+    message::{RequestBody, Response, ResponseBody},
+    network::{ClientOptions, NetworkError, TcpClient},
+    store::Usage,
+};
+use tokio::task::JoinSet;
+
+/// A server's own status; fields that are not used here are left out.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct ServerStatus {
+    pub(crate) name: String,
+    pub(crate) id: ServerId,
+    /// How long its lease still runs, in milliseconds; 0 without one.
+    pub(crate) lease_ms: u64,
+    pub(crate) store: Usage,
+    pub(crate) counters: Counters,
+    pub(crate) stars: Vec<StarStatus>,
+    pub(crate) cluster: Option<ClusterState>,
+}
+
+/// What a server did since it started.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Counters {
+    pub(crate) reads_clean: u64,
+    pub(crate) reads_dirty: u64,
+    pub(crate) stamped: u64,
+}
+
+impl Counters {
+    /// Reads that the server answered, those from its mapped store not among them.
+    pub(crate) fn reads(&self) -> u64 {
+        self.reads_clean + self.reads_dirty
+    }
+}
+
+/// How a server sees one star.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct StarStatus {
+    pub(crate) id: u16,
+    pub(crate) serving: bool,
+}
+
+/// The cluster in the form of `star status --json`.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ClusterStatus {
+    pub(crate) servers: Vec<ServerLine>,
+    pub(crate) stars: Vec<StarLine>,
+}
+
+/// One server of the cluster.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ServerLine {
+    pub(crate) name: String,
+    pub(crate) addr: String,
+    /// Its process; `None` if it does not run.
+    pub(crate) pid: Option<u32>,
+    pub(crate) state: &'static str,
+    /// All that it says of itself, if it answered.
+    #[serde(skip)]
+    pub(crate) own: Option<ServerStatus>,
+}
+
+/// One star: its view, with the names of servers.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct StarLine {
+    pub(crate) id: u16,
+    pub(crate) epoch: u64,
+    /// `None` before the first view.
+    pub(crate) leader: Option<String>,
+    pub(crate) members: Vec<String>,
+    pub(crate) joining: Vec<String>,
+    pub(crate) learners: Vec<String>,
+}
+
+/// A server does all that it is there for.
+pub(crate) const UP: &str = "up";
+const DOWN: &str = "down";
+const SILENT: &str = "no answer";
+const STARTING: &str = "starting";
+const NO_LEASE: &str = "no lease";
+const JOINING: &str = "joining";
+
+impl ServerStatus {
+    /// One word or two for people and scripts.
+    pub(crate) fn state(&self) -> &'static str {
+        let Some(cluster) = &self.cluster else { return STARTING };
+        if cluster.stars.is_empty() || cluster.stars.iter().any(|view| view.members.is_empty()) {
+            return STARTING;
+        }
+        if self.lease_ms == 0 {
+            return NO_LEASE;
+        }
+        let serves = |star: u16| self.stars.iter().any(|own| own.id == star && own.serving);
+        let belongs = |view: &&View| view.is_member(self.id) || view.learners.contains(&self.id);
+        if cluster.stars.iter().filter(belongs).all(|view| serves(view.star.0)) { UP } else { JOINING }
+    }
+}
+
+/// Asks one server for its status.
+pub(crate) async fn ask(addr: &str, timeout: Duration) -> Result<ServerStatus, NetworkError> {
+    let options =
+        ClientOptions { pool_size: 1, connect_timeout: timeout, request_timeout: timeout, ..ClientOptions::default() };
+    let client = TcpClient::new(addr.to_owned(), options);
+    ask_through(&client).await
+}
+
+/// Asks the server of this client for its status.
+pub(crate) async fn ask_through(client: &TcpClient) -> Result<ServerStatus, NetworkError> {
+    let unexpected = |reason: String| NetworkError::Unexpected { addr: client.addr().to_owned(), reason };
+    match client.call(&RequestBody::Status.into()).await? {
+        Response { body: ResponseBody::Status(text), .. } => {
+            serde_json::from_str(&text).map_err(|error| unexpected(error.to_string()))
+        }
+        other => Err(unexpected(format!("{:?}", other.body))),
+    }
+}
+
+/// Asks these servers, by name and address, and all others of their cluster. A server whose name is not known goes by
+/// its address until it says its name.
+pub(crate) async fn gather(known: &[(String, String)], timeout: Duration) -> ClusterStatus {
+    let mut lines = ask_all(known.to_vec(), timeout).await;
+    let others: Vec<_> = states(&lines)
+        .flat_map(|cluster| &cluster.servers)
+        .filter(|record| !lines.iter().any(|line| line.name == record.name || line.addr == record.addr))
+        .map(|record| (record.name.clone(), record.addr.clone()))
+        .collect::<BTreeMap<_, _>>()
+        .into_iter()
+        .collect();
+    lines.extend(ask_all(others, timeout).await);
+    name_silent(&mut lines);
+    let stars = stars(&lines);
+    ClusterStatus { servers: lines, stars }
+}
+
+/// Asks all at once; the answers come in the order of `servers`.
+async fn ask_all(servers: Vec<(String, String)>, timeout: Duration) -> Vec<ServerLine> {
+    let mut asked = JoinSet::new();
+    for (place, (name, addr)) in servers.into_iter().enumerate() {
+        asked.spawn(async move {
+            let line = match ask(&addr, timeout).await {
+                Ok(own) => {
+                    let record = own.cluster.as_ref().and_then(|cluster| cluster.server_named(&own.name));
+                    let pid = record.map(|record| record.pid);
+                    ServerLine { name: own.name.clone(), addr, pid, state: own.state(), own: Some(own) }
+                }
+                Err(error) => {
+                    let state = if matches!(error, NetworkError::TimedOut { .. }) { SILENT } else { DOWN };
+                    ServerLine { name, addr, pid: None, state, own: None }
+                }
+            };
+            (place, line)
+        });
+    }
+    let mut lines = asked.join_all().await;
+    lines.sort_by_key(|(place, _)| *place);
+    lines.into_iter().map(|(_, line)| line).collect()
+}
+
+fn states(lines: &[ServerLine]) -> impl Iterator<Item = &ClusterState> {
+    lines.iter().filter_map(|line| line.own.as_ref()?.cluster.as_ref())
+}
+
+/// Servers that did not answer and are known by their address only get the name that the others know them by.
+fn name_silent(lines: &mut [ServerLine]) {
+    let names: BTreeMap<String, String> = states(lines)
+        .flat_map(|cluster| &cluster.servers)
+        .map(|record| (record.addr.clone(), record.name.clone()))
+        .collect();
+    for line in lines.iter_mut().filter(|line| line.own.is_none()) {
+        if let Some(name) = names.get(&line.addr) {
+            line.name.clone_from(name);
+        }
+    }
+}
+
+/// The newest view of each star that any server knows.
+fn stars(lines: &[ServerLine]) -> Vec<StarLine> {
+    let mut newest: BTreeMap<u16, (&ClusterState, &View)> = BTreeMap::new();
+    for cluster in states(lines) {
+        for view in &cluster.stars {
+            let known = newest.entry(view.star.0).or_insert((cluster, view));
+            if view.epoch > known.1.epoch {
+                *known = (cluster, view);
+            }
+        }
+    }
+    newest
+        .into_values()
+        .map(|(cluster, view)| {
+            let name = |id: &ServerId| cluster.server(*id).map_or_else(|| id.to_string(), |server| server.name.clone());
+            let names = |ids: &[ServerId]| ids.iter().map(name).collect();
+            StarLine {
+                id: view.star.0,
+                epoch: view.epoch.0,
+                leader: (!view.members.is_empty()).then(|| name(&view.leader)),
+                members: names(&view.members),
+                joining: names(&view.joining),
+                learners: names(&view.learners),
+            }
+        })
+        .collect()
+}
+
+/// Which stars a server leads, as text: `0 3 6`.
+pub(crate) fn led_by(stars: &[StarLine], name: &str) -> String {
+    let led = stars.iter().filter(|star| star.leader.as_deref() == Some(name));
+    let led: Vec<String> = led.map(|star| star.id.to_string()).collect();
+    if led.is_empty() { "-".to_owned() } else { led.join(" ") }
+}

@@ -1,0 +1,194 @@
+//! A whole run: break things, heal everything, prove progress, and judge what was seen.
+
+use std::fmt;
+
+use star_core::ids::{ServerId, StarId};
+
+use super::{
+    World,
+    client::Client,
+    settings::{MS, SECOND},
+};
+use crate::{
+    linearizable::{Verdict, versions, wgl},
+    random::Random,
+    subject::Subject,
+};
+
+/// How long everything may take to come to rest once all faults are healed.
+const REST_MAX: u64 = 60 * SECOND;
+
+/// Bounds the search for an order of one key's operations; a run has a few hundred of them.
+const STATES_MAX: usize = 300_000;
+
+/// What a run without a failure came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// XXH3 of all events.
+    pub digest: u64,
+    /// Inputs that the protocol took.
+    pub steps: u64,
+    /// Faults that happened.
+    pub faults: u64,
+    /// Nanoseconds of the world's time.
+    pub simulated: u64,
+    /// Requests that were answered.
+    pub answers: u64,
+    /// Requests whose outcome nobody knows.
+    pub unknown: u64,
+    /// Operations in the history.
+    pub operations: u64,
+    /// Messages between servers.
+    pub messages: u64,
+    /// Messages that were lost.
+    pub lost: u64,
+    /// Keys whose history the search gave up on, so that the versions alone judged it.
+    pub undecided: u64,
+}
+
+/// A run in which something went wrong.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// When, in nanoseconds of the world.
+    pub at: u64,
+    /// After how many inputs.
+    pub steps: u64,
+    /// What went wrong.
+    pub what: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "after {} steps, at {:.3} ms: {}", self.steps, self.at as f64 / 1e6, self.what)
+    }
+}
+
+impl<S: Subject> World<S> {
+    /// Runs the world to its end.
+    pub fn run(&mut self) -> Result<Summary, Failure> {
+        let run = self.run_to_the_end();
+        run.map_err(|what| {
+            self.trace.event(self.now, &[99], &[], || format!("FAILURE {what}"));
+            Failure { at: self.now, steps: self.steps, what }
+        })
+    }
+
+    fn run_to_the_end(&mut self) -> Result<Summary, String> {
+        while self.steps < self.settings.steps && self.next()? {}
+        self.trace.event(self.now, &[90], &[], || "EVERYTHING IS HEALED");
+        self.heal();
+        self.come_to_rest()?;
+        self.read_everywhere();
+        self.come_to_rest()?;
+        self.stores_agree()?;
+        self.checks.at_end(&self.servers, &self.book, self.now)?;
+        let undecided = self.judge()?;
+        Ok(Summary {
+            digest: self.trace.digest(),
+            steps: self.steps,
+            faults: self.faults,
+            simulated: self.now,
+            answers: self.answers,
+            unknown: self.unknown,
+            operations: self.history.operations().len() as u64,
+            messages: self.network.sent,
+            lost: self.network.lost,
+            undecided,
+        })
+    }
+
+    /// Goes on until every request is answered and no server has anything unfinished.
+    fn come_to_rest(&mut self) -> Result<(), String> {
+        let end = self.now + REST_MAX;
+        loop {
+            let look = self.now + 10 * MS;
+            while self.now < look && self.next()? {}
+            let Some(busy) = self.busy() else { return Ok(()) };
+            if self.now > end {
+                return Err(format!("no progress after everything was healed: {busy}"));
+            }
+        }
+    }
+
+    /// What is unfinished, if anything.
+    fn busy(&self) -> Option<String> {
+        if let Some(client) = self.clients.iter().find(|client| client.under_way.is_some()) {
+            return Some(format!("client {} waits for an answer", client.number));
+        }
+        self.servers.iter().enumerate().find_map(|(id, server)| {
+            let unfinished = server.node.as_ref()?.unfinished();
+            unfinished.map(|unfinished| format!("server {id} is unfinished: {unfinished}"))
+        })
+    }
+
+    /// A last read of all keys at every serving server, for the history.
+    fn read_everywhere(&mut self) {
+        for id in (0..self.settings.servers).map(ServerId) {
+            let serves_all = self.servers[usize::from(id.0)]
+                .node
+                .as_ref()
+                .is_some_and(|node| (0..self.settings.stars).all(|star| node.glance(StarId(star)).serving));
+            if serves_all {
+                let number = self.clients.len() as u32;
+                let random = Random::new(u64::from(number));
+                let mut client = Client::new(number, random);
+                client.bound_to = Some(id);
+                self.clients.push(client);
+                let (asked, request) = self.workload.get_all();
+                self.ask(number, asked, request);
+            }
+        }
+    }
+
+    /// All serving members of a star hold the same objects.
+    fn stores_agree(&self) -> Result<(), String> {
+        for star in (0..self.settings.stars).map(StarId) {
+            let mut first = None;
+            for (id, server) in self.servers.iter().enumerate() {
+                let Some(node) = server.node.as_ref().filter(|node| node.glance(star).serving) else { continue };
+                let mut objects = Vec::new();
+                node.objects(&mut |key, version, value| {
+                    if key.star(self.settings.stars) == star {
+                        objects.push((key.clone(), version, value.to_vec()));
+                    }
+                });
+                match &first {
+                    None => first = Some((id, objects)),
+                    Some((other, same)) if *same != objects => {
+                        return Err(format!("star {star}: servers {other} and {id} hold different objects at the end"));
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+        let open = self.servers.iter().find_map(|server| server.open.first().filter(|_| server.node.is_some()));
+        match open {
+            Some(token) => Err(format!("request {token:?} was never answered")),
+            None => Ok(()),
+        }
+    }
+
+    /// Both checkers judge the history, and one another.
+    fn judge(&self) -> Result<u64, String> {
+        let mut undecided = 0;
+        for group in self.history.by_key() {
+            let by_versions = versions::check_key(&self.history, &group);
+            let by_search = wgl::check_key(&self.history, &group, STATES_MAX);
+            match (&by_versions, &by_search) {
+                (Verdict::Violation(violation), Verdict::Violation(_) | Verdict::Undecided { .. })
+                | (Verdict::Undecided { .. }, Verdict::Violation(violation)) => return Err(violation.to_string()),
+                (Verdict::Violation(_), Verdict::Linearizable) | (Verdict::Linearizable, Verdict::Violation(_)) => {
+                    return Err(format!("the checkers disagree: versions {by_versions:?}, search {by_search:?}"));
+                }
+                (_, Verdict::Undecided { .. }) => undecided += 1,
+                (_, Verdict::Linearizable) => {}
+            }
+        }
+        Ok(undecided)
+    }
+
+    /// The digest of all events so far.
+    pub fn digest(&self) -> u64 {
+        self.trace.digest()
+    }
+}

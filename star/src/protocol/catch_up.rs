@@ -1,0 +1,312 @@
+//! How a server that lacks objects of a star gets them, before and while it becomes a member.
+//!
+//! A *learner* asks a member (not the leader, where there is another) for one part after another: first all keys in
+//! order, as they are when each part is made; then, again and again, the keys that were changed since the first part was
+//! made, found by the requests that every member remembers. An answer after which nothing newer is left makes the
+//! learner exact: it holds the star as it was at one seq. It says so, the planner makes it a *joining* member, and what
+//! was done in between comes the same way from the leader, before the leader can commit anything more.
+//!
+//! A server that was a member before, or that kept its memory, begins with the changes since its own last seq.
+
+use bytes::Bytes;
+use star_core::{
+    collections::Set,
+    ids::{Seq, ServerId},
+    key::Key,
+    protocol::Effects,
+    store::Store,
+    time::Time,
+};
+
+use super::{
+    context::Context,
+    log::Log,
+    message::{Body, Changed, ChangedObject, Changes, DoneRequest, Message, Since},
+    replica::Replica,
+    sessions::Sessions,
+};
+
+/// An answer holds objects until their bytes are more than this, in bytes.
+const PART_BYTES: usize = 256 << 10;
+/// The most keys or requests in an answer.
+const PART_ENTRIES: usize = 1024;
+
+/// How far a server has caught up with a star.
+#[derive(Debug, Default)]
+pub(crate) struct CatchUp {
+    /// What it has; `None` before the first question.
+    since: Option<Since>,
+    /// The newest seq of which something may be applied here: only there or beyond can the server be exact.
+    goal: Seq,
+    /// The number of the latest question.
+    ask: u64,
+    /// When that was asked, as long as its answer is missing.
+    asked_at: Option<Time>,
+    /// A joining member lacks committed writes, so the leader cannot go on without its catching up.
+    is_behind: bool,
+    /// The server holds the star as it was at its `committed`.
+    is_exact: bool,
+}
+
+/// The part of an answer that is put together.
+#[derive(Default)]
+struct Part {
+    objects: Vec<Changed>,
+    done: Vec<DoneRequest>,
+    values: Vec<u8>,
+}
+
+impl Part {
+    fn is_full(&self) -> bool {
+        self.values.len() >= PART_BYTES || self.objects.len().max(self.done.len()) >= PART_ENTRIES
+    }
+
+    fn add_object(&mut self, store: &impl Store, key: Key) {
+        let object = store.get(&key).object.map(|object| {
+            self.values.extend_from_slice(object.value);
+            let value_bytes = object.value.len() as u32;
+            ChangedObject { version: object.version, encoding: object.encoding, value_bytes }
+        });
+        self.objects.push(Changed { key, object });
+    }
+}
+
+impl Replica {
+    /// Whether this server has come as far as it must for the next step towards serving.
+    pub(crate) fn may_advance(&self, me: ServerId) -> bool {
+        if self.view.learners.contains(&me) {
+            return self.catch_up.is_exact;
+        }
+        self.view.joining.contains(&me) && self.installed && self.ready >= self.base
+    }
+
+    fn lacks_objects(&self, me: ServerId) -> bool {
+        self.view.learners.contains(&me) || (self.view.joining.contains(&me) && self.catch_up.is_behind)
+    }
+
+    /// A new view: answers to questions of the one before are not taken any more.
+    pub(crate) fn restart_catch_up(&mut self) {
+        self.catch_up.asked_at = None;
+        self.catch_up.is_behind = false;
+        self.catch_up.is_exact = false;
+    }
+
+    /// A joining member is behind what the others have committed.
+    pub(crate) fn fall_behind<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
+        if !self.catch_up.is_behind {
+            self.catch_up.is_behind = true;
+            self.ask_for_changes(cx);
+        }
+    }
+
+    /// Asks for the next part, unless an answer is still to be expected.
+    pub(crate) fn tend_catch_up<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
+        let due = self.catch_up.asked_at.is_none_or(|at| cx.now.since(at) >= cx.config.repair_after);
+        if due && self.lacks_objects(cx.me()) {
+            self.ask_for_changes(cx);
+        }
+    }
+
+    fn ask_for_changes<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
+        let committed = self.committed;
+        let since = self.catch_up.since.get_or_insert(if committed == Seq(0) {
+            Since::Objects { begun: None, after: None }
+        } else {
+            Since::Writes { after: committed, objects_after: committed }
+        });
+        let since = since.clone();
+        self.catch_up.ask += 1;
+        self.catch_up.asked_at = Some(cx.now);
+        let ask = self.catch_up.ask;
+        if let Some(source) = self.source(cx.me()) {
+            self.send(cx, source, Body::CatchUp { ask, since });
+        }
+    }
+
+    /// Whom to ask: when the leader waits for this server, the leader; else a member that has less to do, another one
+    /// from time to time, in case one does not answer.
+    fn source(&self, me: ServerId) -> Option<ServerId> {
+        let leader = self.view.leader;
+        let others: Vec<ServerId> = self.view.serving().filter(|one| *one != me && *one != leader).collect();
+        if self.catch_up.is_behind || others.is_empty() {
+            return (leader != me).then_some(leader);
+        }
+        let turn = usize::from(me.0) + self.catch_up.ask as usize / 8;
+        Some(others[turn % others.len()])
+    }
+
+    pub(crate) fn on_catch_up<S: Store, E: Effects<Message>>(
+        &mut self,
+        cx: &mut Context<'_, S, E>,
+        from: ServerId,
+        ask: u64,
+        since: Since,
+    ) {
+        if !self.serves(cx.me()) {
+            return; // The asker asks another.
+        }
+        let mut part = Part::default();
+        let next = match since {
+            Since::Objects { begun, after } => self.part_of_objects(cx, begun, after.as_deref(), &mut part),
+            Since::Writes { after, objects_after } if objects_after >= self.sessions.forgotten() => {
+                self.part_of_writes(cx, after, objects_after, &mut part)
+            }
+            // Which objects were changed since then is forgotten here.
+            Since::Writes { .. } => return self.send(cx, from, Body::TooOld { ask }),
+        };
+        let Part { objects, done, values } = part;
+        let forgotten = self.sessions.forgotten();
+        let (committed, version_floor) = (self.committed, self.version_floor);
+        let changes = Changes { next, committed, forgotten, version_floor, objects, done };
+        let body = Body::Changes { ask, changes };
+        cx.effects.send(from, &Message { tail: Bytes::from(values), ..self.message(body) });
+    }
+
+    fn part_of_objects<S: Store, E: Effects<Message>>(
+        &self,
+        cx: &Context<'_, S, E>,
+        begun: Option<Seq>,
+        after: Option<&str>,
+        part: &mut Part,
+    ) -> Since {
+        let begun = begun.unwrap_or(self.committed);
+        let mut last = None;
+        let mut is_all = true;
+        cx.store.list(self.star, "", after, &mut |key| {
+            if part.is_full() {
+                is_all = false;
+                return false;
+            }
+            part.add_object(cx.store, Key::new(key));
+            last = Some(key.into());
+            true
+        });
+        if !is_all {
+            return Since::Objects { begun: Some(begun), after: last };
+        }
+        // The requests that are remembered come next, and with them the objects changed since the beginning.
+        Since::Writes { after: self.sessions.forgotten().min(begun), objects_after: begun }
+    }
+
+    fn part_of_writes<S: Store, E: Effects<Message>>(
+        &self,
+        cx: &Context<'_, S, E>,
+        after: Seq,
+        objects_after: Seq,
+        part: &mut Part,
+    ) -> Since {
+        let mut keys: Set<Key> = Set::default();
+        let mut last = after;
+        for done in self.sessions.after_seq(after).take_while(|done| done.seq <= self.committed) {
+            if part.is_full() {
+                return Since::Writes { after: last, objects_after };
+            }
+            if done.seq > objects_after && keys.insert(done.key.clone()) {
+                part.add_object(cx.store, done.key.clone());
+            }
+            part.done.push(done.clone());
+            last = done.seq;
+        }
+        Since::Writes { after: self.committed.max(after), objects_after }
+    }
+
+    /// The member that was asked has forgotten what was done since: everything is wanted again.
+    pub(crate) fn on_too_old<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>, ask: u64) {
+        if ask == self.catch_up.ask && self.lacks_objects(cx.me()) {
+            self.forget_objects(cx);
+            self.ask_for_changes(cx);
+        }
+    }
+
+    /// A part of what this server lacks.
+    pub(crate) fn on_changes<S: Store, E: Effects<Message>>(
+        &mut self,
+        cx: &mut Context<'_, S, E>,
+        ask: u64,
+        changes: Changes,
+        values: &Bytes,
+    ) {
+        if ask != self.catch_up.ask || !self.lacks_objects(cx.me()) {
+            return; // A late answer.
+        }
+        let Changes { next, committed, forgotten, version_floor, objects, done } = changes;
+        self.catch_up.goal = self.catch_up.goal.max(committed);
+        if !self.take_objects(cx, &objects, values) {
+            return cx.shared.counters.no_space += 1; // The same part is asked for again.
+        }
+        if let (Some(Since::Objects { .. }), Since::Writes { after, .. }) = (&self.catch_up.since, &next) {
+            self.sessions = Sessions::after(*after);
+        }
+        let is_last = done.is_empty() && objects.is_empty();
+        done.into_iter().for_each(|one| self.sessions.insert(cx.now, one, cx.config.sessions_max));
+        self.sessions.forget_up_to(forgotten);
+        self.version_floor = self.version_floor.max(version_floor);
+        match next {
+            Since::Writes { after, .. } if after == committed && after >= self.catch_up.goal => {
+                self.catch_up.since = Some(Since::Writes { after, objects_after: after });
+                self.now_exact(cx, after);
+            }
+            next => {
+                let moved = self.catch_up.since.as_ref() != Some(&next);
+                self.catch_up.since = Some(next);
+                self.catch_up.asked_at = None;
+                if moved || !is_last {
+                    self.ask_for_changes(cx);
+                }
+            }
+        }
+    }
+
+    /// This server holds the star as it was at `seq`.
+    fn now_exact<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>, seq: Seq) {
+        self.committed = seq;
+        self.ready = seq;
+        self.log = Log::after(seq);
+        self.catch_up.asked_at = None;
+        self.catch_up.is_exact = true;
+        if std::mem::take(&mut self.catch_up.is_behind) {
+            self.report(cx);
+        }
+    }
+
+    /// Applies objects as they are at another server; false if there is no room for one.
+    fn take_objects<S: Store, E: Effects<Message>>(
+        &self,
+        cx: &mut Context<'_, S, E>,
+        objects: &[Changed],
+        values: &Bytes,
+    ) -> bool {
+        let mut values = values.clone();
+        for Changed { key, object } in objects {
+            let Some(object) = object else {
+                cx.store.remove(key, false);
+                continue;
+            };
+            let value_bytes = object.value_bytes as usize;
+            if value_bytes > values.len() {
+                return false; // Not what a server of ours sends.
+            }
+            let value = values.split_to(value_bytes);
+            let Ok(place) = cx.store.place(key, object.encoding, value_bytes) else { return false };
+            cx.store.fill(place, 0, &value);
+            cx.store.publish(key, place, object.version, false);
+        }
+        true
+    }
+
+    /// Forgets all objects of the star, to begin with nothing.
+    pub(crate) fn forget_objects<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
+        let mut keys = Vec::new();
+        cx.store.list(self.star, "", None, &mut |key| {
+            keys.push(Key::new(key));
+            true
+        });
+        keys.iter().for_each(|key| cx.store.remove(key, false));
+        self.committed = Seq(0);
+        self.ready = Seq(0);
+        self.log = Log::default();
+        self.sessions = Sessions::default();
+        self.catch_up.since = None;
+        self.catch_up.goal = Seq(0);
+    }
+}
