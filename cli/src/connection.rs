@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use star::{ClientError, Options, StarClient};
+use star::{ClientError, Options, StarClient, Transport};
 use star_core::{config::Config, network::ClientOptions};
 use tokio::runtime::Runtime;
 
@@ -29,27 +29,24 @@ pub(crate) fn servers(connect: &[String], config: &Config) -> Vec<(String, Strin
 pub(crate) async fn client(global: &GlobalArgs, args: &ConnectArgs) -> Result<StarClient, CliError> {
     let config = settings::load(global)?;
     let addrs: Vec<String> = servers(&args.connect, &config).into_iter().map(|(_, addr)| addr).collect();
-    let options = Options {
-        network: network(args.timeout),
-        give_up_after: args.timeout,
-        transport: args.transport.into(),
-    };
-    Ok(connect_within(&addrs, options, args.timeout).await?)
-}
-
-/// How each server is talked to, if an operation may take this long.
-pub(crate) fn network(timeout: Duration) -> ClientOptions {
-    let defaults = ClientOptions::default();
-    ClientOptions { connect_timeout: timeout.min(defaults.connect_timeout), request_timeout: timeout, ..defaults }
-}
-
-/// Servers that are dead but not gone keep a client waiting: the first that answers decides, but all in the time.
-async fn connect_within(addrs: &[String], options: Options, limit: Duration) -> Result<StarClient, ClientError> {
-    match tokio::time::timeout(limit, StarClient::connect(addrs, options)).await {
-        Ok(connected) => connected,
-        Err(_) => Err(ClientError::NoCluster {
-            tried: addrs.join(", "),
-            last: format!("no answer within {}", humantime::format_duration(limit)),
-        }),
+    let options = options(&config, args.timeout, args.transport.into());
+    // Each server that hangs takes its time; all of them together must not take more than is allowed.
+    match tokio::time::timeout(args.timeout, StarClient::connect(&addrs, options)).await {
+        Ok(connected) => Ok(connected?),
+        Err(_) => {
+            let last = format!("no answer within {}", humantime::format_duration(args.timeout));
+            Err(ClientError::NoCluster { tried: addrs.join(", "), last }.into())
+        }
     }
+}
+
+/// How clients behave if an operation may take this long.
+pub(crate) fn options(config: &Config, timeout: Duration, transport: Transport) -> Options {
+    let network = config.client_options();
+    let network = ClientOptions {
+        connect_timeout: network.connect_timeout.min(timeout),
+        request_timeout: network.request_timeout.min(timeout),
+        ..network
+    };
+    Options { network, give_up_after: timeout, transport, ..Options::default() }
 }

@@ -12,8 +12,7 @@ use serde::Serialize;
 /// Green: as it should be.
 pub(crate) const GOOD: Style = Style::new().fg_color(Some(clap::builder::styling::Color::Ansi(AnsiColor::Green)));
 /// Red: wrong.
-pub(crate) const BAD: Style =
-    Style::new().bold().fg_color(Some(clap::builder::styling::Color::Ansi(AnsiColor::Red)));
+pub(crate) const BAD: Style = Style::new().bold().fg_color(Some(clap::builder::styling::Color::Ansi(AnsiColor::Red)));
 /// What stands out.
 pub(crate) const STRONG: Style = Style::new().bold();
 
@@ -104,10 +103,7 @@ mod tests {
 
     #[test]
     fn numbers_are_short_and_exact_enough() {
-        assert_eq!(
-            [0, 7, 999, 1000, 1_234_567].map(count),
-            ["0", "7", "999", "1,000", "1,234,567"].map(str::to_owned)
-        );
+        assert_eq!([0, 7, 999, 1000, 1_234_567].map(count), ["0", "7", "999", "1,000", "1,234,567"].map(str::to_owned));
         assert_eq!(
             [0.12, 3.14, 812.0, 1240.0, 2_500_000.0].map(micros),
             ["120 ns", "3.1 µs", "812 µs", "1.24 ms", "2.50 s"].map(str::to_owned)

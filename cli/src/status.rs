@@ -89,6 +89,11 @@ const NO_LEASE: &str = "no lease";
 const JOINING: &str = "joining";
 
 impl ServerStatus {
+    /// The file of the server's mapped store, for processes on the same machine.
+    pub(crate) fn store_path(&self) -> Option<&str> {
+        self.cluster.as_ref()?.server_named(&self.name)?.store.as_deref()
+    }
+
     /// One word or two for people and scripts.
     pub(crate) fn state(&self) -> &'static str {
         let Some(cluster) = &self.cluster else { return STARTING };

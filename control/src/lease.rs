@@ -159,6 +159,8 @@ impl LeaseKeeper {
             && until > held.until
         {
             (held.sent, held.until) = (sent, until);
+            // The plane answers: a read of the views that failed before is due again.
+            self.attempt_at = now;
         }
     }
 

@@ -1,6 +1,6 @@
 //! The control plane: who is in the cluster, which view each star has, and who holds a lease.
 //!
-//! * Pure: [`view`] and [`document`] (what is kept), [`plan`] (what the next views should be), [`machine`] (the state
+//! * Pure: [`view`] and [`document`] (what is kept), [`mod@plan`] (what the next views should be), [`machine`] (the state
 //!   machine of the embedded backend), [`lease`] (when a server's lease counts).
 //! * The trait [`ControlPlane`] in [`plane`], and its backends [`embedded`] and [`redis`].
 //! * [`agent`]: the part of a server that registers it, keeps its lease, and tells it the views.

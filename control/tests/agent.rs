@@ -5,8 +5,8 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use star_control::{
-    Agent, AgentConfig, AgentError, ClusterState, ControlEvent, ControlPlane, Host, LeaseConfig, PlanConfig,
-    ServerRecord, document::CLUSTER_KEY,
+    Agent, AgentConfig, AgentError, CasOutcome, ClusterState, ControlEvent, ControlPlane, Host, LeaseConfig,
+    PlanConfig, Revision, ServerRecord, document::CLUSTER_KEY,
 };
 use star_core::{Clock, Epoch, Incarnation, ServerId, Time};
 use support::{Backend, Local, Redis, TTL_MAX, Tcp, TcpHost, settle, tcp_plane};
@@ -292,6 +292,66 @@ async fn a_server_that_was_replaced_while_cut_off_stops_and_never_counts_on_a_le
     }
 }
 
+/// Whatever revision the other cluster has reached: a smaller one than was known, the same, or a greater one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plane_with_another_cluster_is_refused_at_every_revision() {
+    let server = TcpHost::start(Host::new(TTL_MAX), "127.0.0.1:0").await;
+    let addr = server.addr().to_owned();
+    let mut one = Running::start(tcp_plane(&addr), record("s1", 1), config(1));
+    let state = one.founded().await;
+    one.lease().await;
+    let known = tcp_plane(&addr).get(CLUSTER_KEY).await.expect("an answer").expect("a document").revision;
+    server.stop().await;
+    one.lease_lost().await;
+    let host = Host::new(TTL_MAX);
+    let plane = star_control::EmbeddedClient::local(host.clone());
+    let other = ClusterState { cluster: "test-ffff".into(), ..ClusterState::clone(&state) }.encode();
+    let mut server = None;
+    for revision in 0..known.0 + 3 {
+        let outcome = plane.compare_and_set(CLUSTER_KEY, Revision(revision), other.clone(), &[]).await;
+        assert_eq!(outcome, Ok(CasOutcome::Done(Revision(revision + 1))));
+        if server.is_none() {
+            server = Some(TcpHost::start(host.clone(), &addr).await);
+        }
+        // Until it has come back to the plane, and then for long enough to be misled.
+        while plane.leases().await.expect("leases").is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        while let Ok(event) = one.events.try_recv() {
+            assert!(!matches!(event, ControlEvent::Lease { .. } | ControlEvent::Cluster(_)), "{revision}: {event:?}");
+        }
+    }
+    one.kill().await;
+}
+
+/// The plane was restored from a time before the first views: nothing in it contradicts what is known, it is just old.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plane_restored_from_an_older_state_is_refused() {
+    let server = TcpHost::start(Host::new(TTL_MAX), "127.0.0.1:0").await;
+    let addr = server.addr().to_owned();
+    let mut one = Running::start(tcp_plane(&addr), record("s1", 1), config(1));
+    let state = one.founded().await;
+    one.lease().await;
+    server.stop().await;
+    one.lease_lost().await;
+    let host = Host::new(TTL_MAX);
+    let plane = star_control::EmbeddedClient::local(host.clone());
+    let unfounded = ClusterState::new(&state.cluster, 6).stars;
+    let older = ClusterState { stars: unfounded, ..ClusterState::clone(&state) }.encode();
+    let outcome = plane.compare_and_set(CLUSTER_KEY, Revision::ABSENT, older, &[]).await;
+    assert_eq!(outcome, Ok(CasOutcome::Done(Revision(1))));
+    let _server = TcpHost::start(host, &addr).await;
+    while plane.leases().await.expect("leases").is_empty() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    while let Ok(event) = one.events.try_recv() {
+        assert!(!matches!(event, ControlEvent::Lease { .. } | ControlEvent::Cluster(_)), "{event:?}");
+    }
+    one.kill().await;
+}
+
 #[tokio::test]
 async fn a_server_that_does_not_fit_the_cluster_is_told_why() {
     let plane = star_control::EmbeddedClient::local(Host::new(TTL_MAX));
@@ -305,7 +365,10 @@ async fn a_server_that_does_not_fit_the_cluster_is_told_why() {
     no_lease.lease.ttl = Duration::ZERO;
     for (wrong, expected) in [(other_stars, "6 stars"), (other_name, "\"another\""), (no_lease, "0ns")] {
         let (events, _kept) = mpsc::unbounded_channel();
-        let error = Agent::new(plane.clone(), record("s2", 2), wrong, events, watch::channel(Vec::new()).1).register().await.expect_err(expected);
+        let error = Agent::new(plane.clone(), record("s2", 2), wrong, events, watch::channel(Vec::new()).1)
+            .register()
+            .await
+            .expect_err(expected);
         assert!(matches!(error, AgentError::Mismatch(_)) && error.to_string().contains(expected), "{error}");
     }
     first.stop().await;

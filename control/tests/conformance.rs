@@ -432,3 +432,17 @@ async fn what_others_wrote_into_redis_is_an_error_and_no_panic() {
         assert!(matches!(star_control::RedisPlane::new(options), Err(PlaneError::Refused(_))), "{url}");
     }
 }
+
+#[test]
+fn a_redis_plane_can_be_made_before_there_is_a_runtime() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let starter = runtime();
+    let redis = starter.block_on(RedisServer::start(None));
+    let plane = redis_plane(&redis.url());
+    drop(starter);
+    runtime().block_on(async {
+        set(&plane, "k", 0, "v", &[]).await;
+        let found = timeout(LATE, plane.changed("k", Revision::ABSENT)).await.expect("in time").expect("a document");
+        assert_eq!(found.revision, Revision(1));
+    });
+}

@@ -256,7 +256,10 @@ proptest! {
     }
 
     #[test]
-    fn a_random_stream_gives_frames_or_an_error(first in prop_oneof![Just(0), Just(frame::MAGIC), any::<u8>()], rest: Vec<u8>) {
+    fn a_random_stream_gives_frames_or_an_error(
+        first in prop_oneof![Just(0), Just(frame::MAGIC), any::<u8>()],
+        rest: Vec<u8>,
+    ) {
         let mut stream = vec![first];
         stream.extend(rest);
         let whole = frames(&[&stream]);
@@ -282,7 +285,8 @@ proptest! {
         stream.extend(too_large_bytes.to_be_bytes());
         stream.resize(stream.len() + too_large_bytes as usize, 7);
         stream.extend(&sound);
-        prop_assert_eq!(frames(&[&stream]).unwrap().len(), 4 * texts.len() + 1, "the stream goes on after a frame too large");
+        // The stream goes on after a frame that is too large.
+        prop_assert_eq!(frames(&[&stream]).unwrap().len(), 4 * texts.len() + 1);
 
         for stream in [&sound, &mutated(sound.clone(), &changes)] {
             let whole = frames(&[stream]);

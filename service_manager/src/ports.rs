@@ -40,8 +40,7 @@ pub(crate) fn holder(port: u16) -> Option<Holder> {
     let sockets: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .into_iter()
         .filter_map(|table| fs::read_to_string(table).ok())
-        .flat_map(|table| listening_inodes(&table, port))
-        .map(|inode| format!("socket:[{inode}]"))
+        .flat_map(|table| listening_sockets(&table, port))
         .collect();
     let pids = fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.into_iter()
@@ -56,8 +55,8 @@ fn has_open(pid: u32, sockets: &[String]) -> bool {
         .any(|target| target.to_str().is_some_and(|target| sockets.iter().any(|socket| socket == target)))
 }
 
-/// The sockets of `/proc/net/tcp` that listen on a port, by inode.
-fn listening_inodes(table: &str, port: u16) -> Vec<&str> {
+/// The sockets of `/proc/net/tcp` that listen on a port, by the names that open files have: `socket:[inode]`.
+fn listening_sockets(table: &str, port: u16) -> Vec<String> {
     const LISTEN: &str = "0A";
     let listens = |line: &&str| {
         let mut fields = line.split_ascii_whitespace();
@@ -65,7 +64,8 @@ fn listening_inodes(table: &str, port: u16) -> Vec<&str> {
         let is_port = local.is_some_and(|(_, hex)| u16::from_str_radix(hex, 16) == Ok(port));
         is_port && fields.nth(1) == Some(LISTEN)
     };
-    table.lines().filter(listens).filter_map(|line| line.split_ascii_whitespace().nth(9)).collect()
+    let inode = |line: &str| line.split_ascii_whitespace().nth(9).map(|inode| format!("socket:[{inode}]"));
+    table.lines().filter(listens).filter_map(inode).collect()
 }
 
 #[cfg(test)]
@@ -97,7 +97,7 @@ mod tests {
             0: 0100007F:1B58 00000000:0000 0A 00000000:00000000 00:00000000 00000000  0  0 111 1 0 100\n\
             1: 0100007F:1B58 0100007F:9999 01 00000000:00000000 00:00000000 00000000  0  0 222 1 0 100\n\
             2: 0100007F:1B59 00000000:0000 0A 00000000:00000000 00:00000000 00000000  0  0 333 1 0 100\n";
-        assert_eq!(listening_inodes(table, 7000), ["111"]);
-        assert!(listening_inodes(table, 1).is_empty());
+        assert_eq!(listening_sockets(table, 7000), ["socket:[111]"]);
+        assert!(listening_sockets(table, 1).is_empty());
     }
 }

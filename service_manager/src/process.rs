@@ -46,9 +46,8 @@ impl Identity {
     pub(crate) fn signal(self, signal: Signal) -> io::Result<()> {
         let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
         // The descriptor holds on to the process: if it is the right one after opening, the signal reaches no other.
-        let sent = pidfd_open(pid, PidfdFlags::empty()).and_then(|process| {
-            if self.is_alive() { pidfd_send_signal(process, signal) } else { Ok(()) }
-        });
+        let sent = pidfd_open(pid, PidfdFlags::empty())
+            .and_then(|process| if self.is_alive() { pidfd_send_signal(process, signal) } else { Ok(()) });
         match sent {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
             Err(error) => Err(error.into()),
@@ -134,7 +133,7 @@ mod tests {
     fn a_later_process_of_the_same_number_is_another() {
         let me = Identity::of(std::process::id()).expect("this process");
         assert!(me.is_alive());
-        assert!(me.uptime() < Duration::from_secs(3600), "{:?}", me.uptime());
+        assert!(me.uptime() < Duration::from_hours(1), "{:?}", me.uptime());
         let earlier = Identity { start_ticks: me.start_ticks - 1, ..me };
         assert!(!earlier.is_alive());
         // Would end this very test if it reached it.

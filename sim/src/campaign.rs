@@ -56,22 +56,16 @@ impl Campaign {
 
     /// The command that runs a seed again and shows every event.
     pub fn replay(&self, seed: u64) -> String {
-        let mut command = format!("cargo run -p star-sim -- --seed {seed} --trace");
-        if let Some(servers) = self.servers {
-            command += &format!(" --servers {servers}");
-        }
-        if let Some(steps) = self.steps {
-            command += &format!(" --steps {steps}");
-        }
-        if self.turnover {
-            command += " --turnover";
-        }
-        if self.crash {
-            command += " --crash";
-        }
-        if let Some(bug) = self.bug {
-            command += &format!(" --bug {bug:?}");
-        }
-        command
+        let option = |name: &str, value: Option<String>| value.map(|value| format!(" --{name} {value}"));
+        let flag = |name: &str, set: bool| set.then(|| format!(" --{name}"));
+        let options = [
+            option("servers", self.servers.map(|servers| servers.to_string())),
+            option("steps", self.steps.map(|steps| steps.to_string())),
+            flag("turnover", self.turnover),
+            flag("crash", self.crash),
+            option("bug", self.bug.map(|bug| format!("{bug:?}"))),
+        ];
+        let options: String = options.into_iter().flatten().collect();
+        format!("cargo run -p star-sim -- --seed {seed} --trace{options}")
     }
 }

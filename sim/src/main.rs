@@ -6,7 +6,7 @@ use star::protocol::Bug;
 use star_core::Clock;
 use star_sim::{
     campaign::Campaign,
-    world::{Summary, Trace},
+    world::{Summary, Trace, faults::FaultKind},
 };
 
 const USAGE: &str = "\
@@ -66,7 +66,7 @@ fn run_all(options: &Options) -> ExitCode {
     let count = options.seeds.end - options.seeds.start;
     for (done, seed) in options.seeds.clone().enumerate() {
         match options.campaign.run(seed) {
-            Ok(summary) => add(&mut total, &summary),
+            Ok(summary) => total.add(&summary),
             Err(failure) => {
                 eprintln!("\nseed {seed} fails {failure}\nrun it again: {}", options.campaign.replay(seed));
                 return ExitCode::FAILURE;
@@ -93,6 +93,8 @@ fn run_all(options: &Options) -> ExitCode {
         total.messages,
         total.undecided
     );
+    let kinds = FaultKind::ALL.iter().zip(total.faults_by_kind).map(|(kind, count)| format!("{kind:?} {count}"));
+    println!("faults: {}", kinds.collect::<Vec<_>>().join(", "));
     println!(
         "{simulated:.0} simulated seconds in {cpu:.1} s: {:.0} simulated seconds and {:.0} faults per CPU second, \
          a fault every {:.2} simulated seconds",
@@ -101,18 +103,6 @@ fn run_all(options: &Options) -> ExitCode {
         simulated / (total.faults as f64).max(1.0)
     );
     ExitCode::SUCCESS
-}
-
-fn add(total: &mut Summary, one: &Summary) {
-    total.steps += one.steps;
-    total.faults += one.faults;
-    total.simulated += one.simulated;
-    total.answers += one.answers;
-    total.unknown += one.unknown;
-    total.operations += one.operations;
-    total.messages += one.messages;
-    total.lost += one.lost;
-    total.undecided += one.undecided;
 }
 
 fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {

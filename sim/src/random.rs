@@ -1,4 +1,4 @@
-//! The simulator's own source of chance: SplitMix64, the same on every machine and in every version.
+//! The simulator's own source of chance: `SplitMix64`, the same on every machine and in every version.
 
 /// A seeded generator of pseudo-random numbers. Two with the same seed give the same numbers for ever.
 #[derive(Clone, Debug)]
@@ -58,7 +58,7 @@ impl Random {
     }
 }
 
-/// SplitMix64's finalizer: spreads the bits of a number over all 64.
+/// `SplitMix64`'s finalizer: spreads the bits of a number over all 64.
 pub(crate) fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

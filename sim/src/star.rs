@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use star::protocol::{Bug, Control, DirtyReads, NodeConfig, RouteRule, StarNode};
+use star::protocol::{Bug, Control, DirtyReads, NodeConfig, Route, StarNode};
 use star_control::ClusterState;
 use star_core::{
     ids::{Seq, StarId, Version},
@@ -23,12 +23,12 @@ const CAPACITY_BYTES: u64 = 64 << 20;
 #[derive(Clone, Debug)]
 pub struct StarSettings {
     /// How values reach the members.
-    pub route: RouteRule,
+    pub route: Route,
     /// What a read of a dirty key does.
     pub dirty_reads: DirtyReads,
     /// Values longer than this travel in pieces of this size, in bytes.
     pub piece_bytes: usize,
-    /// From which size on `RouteRule::Auto` takes the chain, in bytes.
+    /// From which size on `Route::Auto` takes the chain, in bytes.
     pub chain_from_bytes: usize,
     /// The most bytes of unfinished writes at an origin.
     pub buffer_bytes_max: u64,
@@ -41,7 +41,7 @@ pub struct StarSettings {
 impl StarSettings {
     /// Settings drawn at random, small enough that a short run meets every limit.
     pub fn random(random: &mut Random) -> Self {
-        let routes = [RouteRule::Auto, RouteRule::Auto, RouteRule::Fanout, RouteRule::Chain];
+        let routes = [Route::Auto, Route::Auto, Route::Fanout, Route::Chain];
         Self {
             route: *random.pick(&routes),
             dirty_reads: *random.pick(&[DirtyReads::Wait, DirtyReads::Wait, DirtyReads::Leader]),

@@ -76,6 +76,7 @@ impl StarCluster {
             limits: Limits::default(),
             store_path: self.directory.join(name),
             store_capacity_bytes: STORE_BYTES,
+            store_entries_max: None,
             control,
             plan: star_control::PlanConfig {
                 stars: STARS,

@@ -17,6 +17,7 @@ use star_control::{
 };
 use star_core::{
     Epoch, Incarnation, ServerId, StarId, Time,
+    config::{Backend, Config},
     network::{ClientOptions, TcpClient},
     protocol::Input,
     server::{BindError, ControlHost, Handle, Hello, Limits, Server, bind},
@@ -49,6 +50,8 @@ pub struct ServerOptions {
     pub store_path: PathBuf,
     /// Bytes for objects in the mapped store.
     pub store_capacity_bytes: u64,
+    /// The most keys in the mapped store; `None` for what fits its capacity.
+    pub store_entries_max: Option<u64>,
     /// Where views and leases are kept.
     pub control: ControlOptions,
     /// What the views should look like.
@@ -66,6 +69,55 @@ pub enum ControlOptions {
     At(String),
     /// At this Redis: `redis://[[user]:password@]host:port[/database]`.
     Redis(String),
+}
+
+impl ServerOptions {
+    /// What the configuration says of the server of this name.
+    pub fn from_config(config: &Config, name: &str) -> Result<Self, StartError> {
+        let servers = &config.cluster.servers;
+        let Some(index) = servers.iter().position(|server| server.name == name) else {
+            let known: Vec<&str> = servers.iter().map(|server| server.name.as_str()).collect();
+            return Err(StartError::UnknownServer { name: name.to_owned(), known: known.join(", ") });
+        };
+        let (cluster, limits, replication) = (&config.cluster, &config.limits, &config.replication);
+        Ok(Self {
+            name: name.to_owned(),
+            addr: servers[index].addr.clone(),
+            cluster: cluster.name.clone(),
+            node: NodeConfig {
+                key_bytes_max: limits.key_bytes_max as usize,
+                value_bytes_max: limits.value_bytes_max as usize,
+                buffer_bytes_max: limits.buffer_bytes_max,
+                route: replication.route,
+                chain_from_bytes: replication.chain_from_bytes as usize,
+                piece_bytes: replication.piece_bytes as usize,
+                dirty_reads: replication.dirty_reads,
+                sessions_max: replication.sessions_max,
+                session_age_max: Duration::from_millis(replication.session_age_ms_max),
+                repair_after: Duration::from_millis(replication.repair_after_ms),
+                ..NodeConfig::new(ServerId::default(), name, Incarnation::default(), cluster.stars)
+            },
+            limits: limits.server(),
+            store_path: config.store.directory.join(&cluster.name).join(name),
+            store_capacity_bytes: config.store.capacity_bytes,
+            store_entries_max: (config.store.entries_max > 0).then_some(config.store.entries_max),
+            control: match config.control.backend {
+                Backend::Embedded if index == 0 => ControlOptions::Host,
+                Backend::Embedded => ControlOptions::At(servers[0].addr.clone()),
+                Backend::Redis => ControlOptions::Redis(config.control.redis_url.clone()),
+            },
+            plan: PlanConfig {
+                stars: cluster.stars,
+                initial_servers: servers.len(),
+                replicas: (cluster.replicas > 0).then_some(cluster.replicas.into()),
+                follow_alive: true,
+            },
+            lease: LeaseConfig {
+                ttl: Duration::from_millis(config.control.lease_ttl_ms),
+                drift_margin: Duration::from_millis(config.control.lease_drift_margin_ms),
+            },
+        })
+    }
 }
 
 /// Why a server cannot start.
@@ -105,13 +157,14 @@ pub struct StarServer {
 }
 
 impl StarServer {
-    /// Starts a server: when this returns it listens, and joins its cluster by itself.
-    pub fn start(options: ServerOptions) -> Result<Self, StartError> {
+    /// Starts the server of this name: when this returns it listens, and joins its cluster by itself.
+    pub fn start(config: &Config, name: &str) -> Result<Self, StartError> {
+        let options = ServerOptions::from_config(config, name)?;
         let listener = bind(&options.addr)?;
         Self::start_on(listener, options)
     }
 
-    /// Like [`Self::start`], on a socket from [`bind`].
+    /// Starts a server on a socket from [`bind`].
     pub fn start_on(listener: TcpListener, mut options: ServerOptions) -> Result<Self, StartError> {
         options.addr = listener.local_addr()?.to_string();
         options.node.incarnation = new_incarnation();
@@ -119,7 +172,7 @@ impl StarServer {
         let store = MappedStore::create(&star_objstore::Options {
             path: options.store_path.clone(),
             capacity_bytes: options.store_capacity_bytes,
-            entries_max: None,
+            entries_max: options.store_entries_max,
             stars: options.node.stars,
             cluster: options.cluster.clone(),
             incarnation: options.node.incarnation,

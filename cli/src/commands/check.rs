@@ -74,11 +74,7 @@ impl Judgement {
         };
         let by_versions = timed("versions", &|| versions::check(history));
         let by_search = timed("search", &|| wgl::check(history, states_max));
-        Self {
-            operations: history.operations().len(),
-            keys: history.keys(),
-            verdicts: [by_versions, by_search],
-        }
+        Self { operations: history.operations().len(), keys: history.keys(), verdicts: [by_versions, by_search] }
     }
 
     /// Whether a checker found an order, and none found that there is none.
@@ -142,7 +138,10 @@ impl Judgement {
             match verdict {
                 Verdict::Linearizable => output::line(format!("by {name}: linearizable ({took})"))?,
                 Verdict::Violation(violation) => {
-                    output::line(format!("by {name}: NOT linearizable ({took})\n{}", violation.to_string().trim_end()))?;
+                    output::line(format!(
+                        "by {name}: NOT linearizable ({took})\n{}",
+                        violation.to_string().trim_end()
+                    ))?;
                 }
                 Verdict::Undecided { key, why } => {
                     output::line(format!("by {name}: undecided for key {key:?}: {why} ({took})"))?;

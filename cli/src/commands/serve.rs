@@ -41,7 +41,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &ServeArgs) -> CliResult {
         let _inside = runtime.enter();
         Signals::new()?
     };
-    let server = StarServer::from_config(&config, &args.name)?;
+    let server = StarServer::start(&config, &args.name)?;
     let outcome = runtime.block_on(wait(&server, signals, args.until_stdin_closes));
     server.stop();
     outcome

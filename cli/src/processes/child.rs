@@ -30,7 +30,8 @@ pub(super) struct Child {
 
 impl Child {
     pub(super) fn start(plan: &Plan, info: &ServerInfo) -> Result<Self, CliError> {
-        let failed = |error: std::io::Error| CliError::from(error).context(format!("cannot start server {}", info.name));
+        let failed =
+            |error: std::io::Error| CliError::from(error).context(format!("cannot start server {}", info.name));
         let log = plan.log_directory.join(format!("{}.log", info.name));
         let log_file = File::create(&log).map_err(failed)?;
         let program = std::env::current_exe().map_err(failed)?;

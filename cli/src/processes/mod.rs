@@ -75,8 +75,7 @@ impl Processes {
 
     /// The cluster as its servers see it.
     pub(crate) async fn status(&self) -> ClusterStatus {
-        let known: Vec<_> =
-            self.plan.servers.iter().map(|server| (server.name.clone(), server.addr.clone())).collect();
+        let known: Vec<_> = self.plan.servers.iter().map(|server| (server.name.clone(), server.addr.clone())).collect();
         status::gather(&known, STATUS_WITHIN).await
     }
 
@@ -105,7 +104,8 @@ impl Processes {
     pub(crate) async fn stop(mut self) -> Result<(), CliError> {
         let mut faults = Vec::new();
         // The first hosts the embedded control plane: it goes last, so that the others can give their leases back.
-        let (host, others) = self.children.split_first_mut().map_or((None, &mut [][..]), |(host, rest)| (Some(host), rest));
+        let (host, others) =
+            self.children.split_first_mut().map_or((None, &mut [][..]), |(host, rest)| (Some(host), rest));
         for child in others.iter_mut() {
             child.terminate();
         }

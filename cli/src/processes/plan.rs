@@ -22,6 +22,8 @@ pub(crate) struct Plan {
     store_directory: PathBuf,
     /// Directories of this plan alone, with all that is in them.
     own_directories: Vec<PathBuf>,
+    /// Directories that others may use too, and that did not exist before.
+    new_directories: Vec<PathBuf>,
 }
 
 impl Plan {
@@ -68,8 +70,10 @@ impl Plan {
         log_directory: PathBuf,
         own_directories: Vec<PathBuf>,
     ) -> Self {
+        let shared = [&config.store.directory, &config.service.directory];
         Self {
             store_directory: config.store.directory.join(&config.cluster.name),
+            new_directories: shared.into_iter().filter(|directory| !directory.exists()).cloned().collect(),
             servers: config.cluster.servers,
             config: settings::file(args),
             overrides,
@@ -92,9 +96,8 @@ impl Plan {
         for directory in &self.own_directories {
             remove(directory, |path| fs::remove_dir_all(path));
         }
-        // Others may have files there: only empty directories go, from the inside out.
-        let inner = [Some(self.store_directory.as_path()), self.store_directory.parent(), self.log_directory.parent()];
-        for directory in inner.into_iter().flatten() {
+        for directory in std::iter::once(&self.store_directory).chain(&self.new_directories) {
+            // Fails if others have files there, and then it should.
             let _ = fs::remove_dir(directory);
         }
     }

@@ -60,15 +60,20 @@ impl Knowledge {
         self.inner().lease_until.is_some_and(|until| now < until)
     }
 
-    /// Takes in a document and tells the server, unless it is known already.
+    /// Takes in a document and tells the server, unless it is known already. Refuses what cannot belong to the same history.
     pub(super) fn accept(&self, document: &Versioned) -> Result<(), AgentError> {
         let mut inner = self.inner();
-        if inner.known.as_ref().is_some_and(|known| known.0 >= document.revision) {
-            return Ok(());
-        }
         let state = ClusterState::decode(&document.value).map_err(AgentError::Forgot)?;
-        if let Some((_, known)) = &inner.known {
-            state.check_follows(known).map_err(AgentError::Forgot)?;
+        if let Some((revision, known)) = &inner.known {
+            // A plane that forgot may have come to any revision since, so this is looked at even where nothing is new.
+            let (earlier, later) = if document.revision < *revision { (&state, &**known) } else { (&**known, &state) };
+            later.check_follows(earlier).map_err(AgentError::Forgot)?;
+            if document.revision == *revision && state != **known {
+                return Err(AgentError::Forgot(format!("it holds another state under the same revision {revision}")));
+            }
+            if document.revision <= *revision {
+                return Ok(());
+            }
         }
         match state.server_named(&self.me.name) {
             None => return Err(AgentError::Forgot(format!("it does not know server {:?}", self.me.name))),

@@ -65,8 +65,13 @@ fn a_failed_read_of_the_views_waits_a_little_and_the_lease_is_renewed_meanwhile(
     assert_eq!(keeper.step(at(50)), LeaseStep::Wait(at(110)));
     assert_eq!(keeper.step(at(110)), LeaseStep::ReadViews);
     assert_eq!(keeper.step(at(200)), LeaseStep::Renew);
+    keeper.sent(at(200));
     keeper.renewed(at(200), at(210));
     assert_eq!(keeper.state(at(600)), LeaseState::NeedViews);
+    assert_eq!(keeper.step(at(210)), LeaseStep::ReadViews, "renewals do not keep it from reading");
+    assert_eq!(keeper.step(at(399)), LeaseStep::ReadViews);
+    keeper.views_read(at(399));
+    assert_eq!(keeper.state(at(399)), LeaseState::Holding { until: at(740) });
 }
 
 #[test]

@@ -147,8 +147,8 @@ mod tests {
         let mut state = state((0..8).map(|star| view(star, &[0, 1, 2], 0)).collect());
         let mut moves = 0;
         while let Some(next) = plan(&state, &wanted(), &alive(3)) {
-            let moved = state.stars.iter().zip(&next.stars).filter(|(before, after)| before != after).count();
-            assert_eq!(moved, 1);
+            let changed = state.stars.iter().zip(&next.stars).filter(|(before, after)| before != after).count();
+            assert_eq!(changed, 1);
             state = next;
             moves += 1;
             assert!(moves < 20, "it never rests");

@@ -70,7 +70,8 @@ struct Shared {
     /// The address without the password, for people.
     plane: String,
     prefix: String,
-    connection: ConnectionManager,
+    client: Client,
+    connection: OnceCell<ConnectionManager>,
     scripts: Scripts,
     /// Touched when Redis says that a document has changed, and when the connection breaks.
     pushes: watch::Sender<()>,
@@ -87,7 +88,7 @@ impl fmt::Debug for RedisPlane {
 }
 
 impl RedisPlane {
-    /// A control plane on this Redis; it need not run yet. To be called inside a tokio runtime.
+    /// A control plane on this Redis; it need not run yet. All calls belong on one tokio runtime.
     pub fn new(options: RedisOptions) -> Result<Self, PlaneError> {
         check_name(&options.cluster).map_err(PlaneError::Refused)?;
         let bad_url =
@@ -97,30 +98,36 @@ impl RedisPlane {
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let info = info.set_redis_settings(settings);
         let plane = info.addr().to_string();
-        let pushes = watch::Sender::new(());
-        let touched = pushes.clone();
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(options.answer))
-            .set_response_timeout(Some(options.answer))
-            .set_min_delay(Duration::from_millis(20))
-            .set_number_of_retries(1)
-            .set_automatic_resubscription()
-            .set_push_sender(move |_: PushInfo| {
-                touched.send_replace(());
-                Ok::<(), SendError>(())
-            });
-        let connection = Client::open(info)
-            .and_then(|client| client.get_connection_manager_lazy(config))
-            .map_err(|error| failure(&plane, &error))?;
+        let client = Client::open(info).map_err(|error| failure(&plane, &error))?;
         Ok(Self(Arc::new(Shared {
             prefix: format!("{{star:{}}}", options.cluster),
             options,
             plane,
-            connection,
+            client,
+            connection: OnceCell::new(),
             scripts: Scripts::new(),
-            pushes,
+            pushes: watch::Sender::new(()),
             subscribed: OnceCell::new(),
         })))
+    }
+
+    /// The connection; made here and not earlier, because it lives on the runtime that makes it.
+    async fn connection(&self) -> Result<ConnectionManager, PlaneError> {
+        let connect = || async {
+            let (answer, touched) = (self.0.options.answer, self.0.pushes.clone());
+            let config = ConnectionManagerConfig::new()
+                .set_connection_timeout(Some(answer))
+                .set_response_timeout(Some(answer))
+                .set_min_delay(Duration::from_millis(20))
+                .set_number_of_retries(1)
+                .set_automatic_resubscription()
+                .set_push_sender(move |_: PushInfo| {
+                    touched.send_replace(());
+                    Ok::<(), SendError>(())
+                });
+            self.0.client.get_connection_manager_lazy(config).map_err(|error| failure(&self.0.plane, &error))
+        };
+        self.0.connection.get_or_try_init(connect).await.cloned()
     }
 
     fn document(&self, key: &str) -> String {
@@ -144,7 +151,8 @@ impl RedisPlane {
     }
 
     async fn run<T: ::redis::FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, PlaneError> {
-        self.in_time(script.invoke_async(&mut self.0.connection.clone())).await
+        let mut connection = self.connection().await?;
+        self.in_time(script.invoke_async(&mut connection)).await
     }
 
     /// Bounds the whole of a call: the wait for a new connection, the loading of a script, and the answer.
@@ -161,7 +169,7 @@ impl RedisPlane {
 
     async fn subscribe(&self) -> Result<(), PlaneError> {
         let subscribe = || async {
-            let mut connection = self.0.connection.clone();
+            let mut connection = self.connection().await?;
             self.in_time(connection.subscribe(self.channel())).await
         };
         self.0.subscribed.get_or_try_init(subscribe).await.copied()
@@ -186,8 +194,8 @@ impl ControlPlane for RedisPlane {
     async fn get(&self, key: &str) -> Result<Option<Versioned>, PlaneError> {
         let mut command = ::redis::cmd("HMGET");
         command.arg(self.document(key)).arg("revision").arg("value");
-        let found: (Option<u64>, Option<Vec<u8>>) =
-            self.in_time(command.query_async(&mut self.0.connection.clone())).await?;
+        let mut connection = self.connection().await?;
+        let found: (Option<u64>, Option<Vec<u8>>) = self.in_time(command.query_async(&mut connection)).await?;
         match found {
             (None, None) => Ok(None),
             (Some(revision), Some(value)) => Ok(Some(Versioned { revision: Revision(revision), value: value.into() })),

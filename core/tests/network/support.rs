@@ -97,7 +97,8 @@ pub(crate) fn answer(id: u64, request: &Request) -> Vec<u8> {
     out
 }
 
-async fn serve(mut stream: TcpStream, script: Script) {
+/// Serves one connection until it ends.
+pub(crate) async fn serve(mut stream: TcpStream, script: Script) {
     let mut decoder = Decoder::new(128 << 20);
     let mut buffer = BytesMut::new();
     let mut waiting = Vec::new();

@@ -8,12 +8,12 @@ mod buffer_drains;
 mod clean_is_latest;
 mod committed_everywhere;
 mod exactly_once;
+pub(crate) mod lease_exclusion;
 mod version_monotone;
 
 use star_core::{
     ids::{Seq, ServerId, StarId, Version},
     key::Key,
-    time::Time,
 };
 
 use crate::{
@@ -48,9 +48,7 @@ impl<S: Subject> Scene<'_, S> {
 
     /// Whether a server may answer reads as far as its lease goes.
     pub(crate) fn holds_lease(&self, server: ServerId) -> bool {
-        let server = &self.servers[usize::from(server.0)];
-        let clock: Time = server.clock(self.now);
-        clock < server.lease_until
+        self.servers[usize::from(server.0)].holds_lease(self.now)
     }
 }
 

@@ -8,6 +8,7 @@
 
 #[cfg(test)]
 mod brute;
+mod chain;
 mod register;
 pub mod versions;
 pub mod wgl;
@@ -58,12 +59,12 @@ pub struct Violation {
 }
 
 impl Violation {
-    pub(crate) fn new(history: &History, why: impl Into<String>, mut operations: Vec<usize>) -> Box<Self> {
+    pub(crate) fn new(history: &History, why: impl Into<String>, mut operations: Vec<usize>) -> Self {
         operations.sort_unstable_by_key(|index| (history.operations()[*index].call, *index));
         operations.dedup();
         let key = history.key(history.operations()[operations[0]].key).to_owned();
         let lines = operations.iter().map(|index| describe(history, *index)).collect();
-        Box::new(Self { key, why: why.into(), operations, lines })
+        Self { key, why: why.into(), operations, lines }
     }
 }
 
@@ -127,25 +128,21 @@ pub fn check(history: &History, states_max: usize) -> Report {
 /// One operation on one line.
 pub(crate) fn describe(history: &History, index: usize) -> String {
     let operation = &history.operations()[index];
-    let mut line = format!("client {:>3} {:>3}", operation.client, operation.op.name());
-    if let Some(version) = operation.if_version {
-        line += &format!(" if version {version}");
-    }
-    if let Some(value) = operation.value {
+    let condition = operation.if_version.map_or_else(String::new, |version| format!(" if version {version}"));
+    let value = operation.value.map_or_else(String::new, |value| {
         let value = history.value(value);
         let short: String = value.chars().take(40).collect();
         let dots = if short.len() < value.len() { "…" } else { "" };
-        line += &format!(" {short:?}{dots}");
-    }
-    match operation.outcome {
-        Outcome::Unknown => line += " -> unknown",
-        Outcome::Refused { .. } => line += " -> not done",
-        Outcome::Conflict { met, .. } => line += &format!(" -> conflict with version {met}"),
-        Outcome::Done { version: Some(version), .. } => line += &format!(" -> version {version}"),
-        Outcome::Done { version: None, .. } => line += " -> no object",
-    }
-    match operation.outcome.ret() {
-        Some(ret) => line + &format!("  [{} .. {ret}] ns", operation.call),
-        None => line + &format!("  [{} .. ] ns", operation.call),
-    }
+        format!(" {short:?}{dots}")
+    });
+    let answer = match operation.outcome {
+        Outcome::Unknown => "unknown".to_owned(),
+        Outcome::Refused { .. } => "not done".to_owned(),
+        Outcome::Conflict { met, .. } => format!("conflict with version {met}"),
+        Outcome::Done { version: Some(version), .. } => format!("version {version}"),
+        Outcome::Done { version: None, .. } => "no object".to_owned(),
+    };
+    let ret = operation.outcome.ret().map_or_else(String::new, |ret| ret.to_string());
+    let (client, name, call) = (operation.client, operation.op.name(), operation.call);
+    format!("client {client:>3} {name:>3}{condition}{value} -> {answer}  [{call} .. {ret}] ns")
 }

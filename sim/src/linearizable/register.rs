@@ -31,6 +31,17 @@ pub(crate) struct Item {
     pub(crate) ret: u64,
 }
 
+impl Event {
+    /// The highest version that the key may have had before it, if it says so.
+    pub(crate) fn version(self) -> Option<u64> {
+        match self {
+            Self::Wrote { version, .. } | Self::Deleted { version, .. } => version,
+            Self::SawValue { version, .. } | Self::SawVersion { version } => Some(version),
+            Self::SawNothing | Self::Absurd => None,
+        }
+    }
+}
+
 impl Item {
     pub(crate) fn is_pending(&self) -> bool {
         self.ret == u64::MAX

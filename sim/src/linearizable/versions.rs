@@ -40,7 +40,7 @@ pub fn check(history: &History) -> Verdict {
 
 /// Checks the operations of one key, given by their indices.
 pub fn check_key(history: &History, group: &[usize]) -> Verdict {
-    let violation = |(why, operations)| Verdict::Violation(Violation::new(history, why, operations));
+    let violation = |(why, operations)| Verdict::Violation(Box::new(Violation::new(history, why, operations)));
     let mut order = match Order::of(items(history, group)) {
         Ok(order) => order,
         Err(fault) => return violation(fault),
@@ -153,8 +153,8 @@ impl Order {
         for item in &self.items {
             let (version, value) = match item.event {
                 Event::SawValue { value, version } => (version, Some(value)),
-                Event::SawVersion { version } => (version, None),
-                Event::Wrote { expected: Some(version @ 1..), version: Some(_), .. }
+                Event::SawVersion { version }
+                | Event::Wrote { expected: Some(version @ 1..), version: Some(_), .. }
                 | Event::Deleted { expected: Some(version @ 1..), version: Some(_) } => (version, None),
                 _ => continue,
             };

@@ -4,6 +4,8 @@
 //! An operation may come next if no other returned before it was called. One whose outcome is unknown may come at any
 //! time after its call, or never; those are tried last, because mostly they are not needed.
 //!
+//! Versions never fall, so an operation that leads past a version which another one still needs is not tried at all.
+//!
 //! What was tried is remembered as 128-bit fingerprints, so that a set of a hundred thousand operations takes 16 bytes:
 //! after 2^40 states the odds that two were mixed up are below 2^-48.
 
@@ -11,6 +13,7 @@ use star_core::collections::Set;
 
 use super::{
     Verdict, Violation,
+    chain::{Chain, END},
     register::{Event, Item, State, items},
 };
 use crate::{
@@ -49,7 +52,7 @@ pub fn check_key(history: &History, group: &[usize], states_max: usize) -> Verdi
             let why = format!("the search was given up after {states_max} states; allow more");
             Verdict::Undecided { key, why }
         }
-        End::None => Verdict::Violation(search.witness(history)),
+        End::None => Verdict::Violation(Box::new(search.witness(history))),
     }
 }
 
@@ -81,14 +84,15 @@ enum End {
     TooLong,
 }
 
-/// The calls and returns of finished operations as a doubly linked list in the order of time. Node 0 is the head;
-/// finished operation `i` has its call at node `2i + 1` and its return at `2i + 2`.
 struct Search {
     finished: Vec<Item>,
     pending: Vec<Item>,
     used: Vec<bool>,
-    next: Vec<u32>,
-    prev: Vec<u32>,
+    /// Calls and returns of the finished operations that are not in the order yet, by time: the call of operation `i` is
+    /// number `2i + 1`, its return `2i + 2`.
+    times: Chain,
+    /// The same operations by the version that they name, those that name one: operation `i` is number `i + 1`.
+    versions: Chain,
     seen: Set<u128>,
     states_max: usize,
     path: Vec<Step>,
@@ -130,8 +134,6 @@ struct Deepest {
     stuck: Vec<usize>,
 }
 
-const END: u32 = u32::MAX;
-
 impl Search {
     fn new(items: Vec<Item>, states_max: usize) -> Self {
         let (pending, finished): (Vec<Item>, Vec<Item>) = items.into_iter().partition(Item::is_pending);
@@ -141,20 +143,18 @@ impl Search {
             order.push((item.ret, true, place as u32 * 2 + 2));
         }
         order.sort_unstable();
-        let (mut next, mut prev) = (vec![END; order.len() + 1], vec![END; order.len() + 1]);
-        let mut last = 0;
-        for (_, _, node) in order {
-            next[last as usize] = node;
-            prev[node as usize] = last;
-            last = node;
-        }
-        let used = vec![false; pending.len()];
+        let times = Chain::new(order.len(), order.into_iter().map(|(_, _, node)| node));
+        let named =
+            finished.iter().enumerate().filter_map(|(place, item)| Some((item.event.version()?, place as u32 + 1)));
+        let mut named: Vec<(u64, u32)> = named.collect();
+        named.sort_unstable();
+        let versions = Chain::new(finished.len(), named.into_iter().map(|(_, number)| number));
         Self {
+            used: vec![false; pending.len()],
             finished,
             pending,
-            used,
-            next,
-            prev,
+            times,
+            versions,
             seen: Set::default(),
             states_max,
             path: Vec::new(),
@@ -165,8 +165,8 @@ impl Search {
 
     fn run(&mut self) -> End {
         let mut place = Place { state: State::NEW, set: 0, unseen: false };
-        let mut cursor = Cursor::Node(self.next[0]);
-        while self.next[0] != END {
+        let mut cursor = Cursor::Node(self.times.first());
+        while self.times.first() != END {
             if let Some((number, item)) = self.candidate(&mut cursor) {
                 match self.take(place, number, &item) {
                     Some(_) if self.seen.len() > self.states_max => return End::TooLong,
@@ -174,7 +174,7 @@ impl Search {
                         self.lift(cursor);
                         self.path.push(Step { at: cursor, before: place });
                         place = after;
-                        cursor = Cursor::Node(self.next[0]);
+                        cursor = Cursor::Node(self.times.first());
                     }
                     None => cursor = self.following(cursor),
                 }
@@ -209,7 +209,7 @@ impl Search {
 
     fn following(&self, cursor: Cursor) -> Cursor {
         match cursor {
-            Cursor::Node(node) => Cursor::Node(self.next[node as usize]),
+            Cursor::Node(node) => Cursor::Node(self.times.after(node)),
             Cursor::Pending(place, limit) => Cursor::Pending(place + 1, limit),
         }
     }
@@ -221,6 +221,9 @@ impl Search {
             return None;
         }
         let state = from.state.after(item.event)?;
+        if self.lowest_version_but(number).is_some_and(|lowest| lowest < state.version) {
+            return None;
+        }
         let set = from.set ^ fingerprint(number as u64);
         let unseen = item.is_pending();
         let value = state.value.map_or(u64::from(u32::MAX), |value| u64::from(value.0));
@@ -230,11 +233,25 @@ impl Search {
         self.seen.insert(memory).then_some(Place { state, set, unseen })
     }
 
+    /// The lowest version that an operation outside of the order names, without operation `number`.
+    fn lowest_version_but(&self, number: usize) -> Option<u64> {
+        let mut first = self.versions.first();
+        if first as usize == number + 1 {
+            first = self.versions.after(first);
+        }
+        if first == END { None } else { self.finished[first as usize - 1].event.version() }
+    }
+
     fn lift(&mut self, at: Cursor) {
         match at {
             Cursor::Node(call) => {
                 self.depth += 1;
-                [call, call + 1].into_iter().for_each(|node| self.unlink(node));
+                self.times.take_out(call);
+                self.times.take_out(call + 1);
+                let place = call / 2;
+                if self.finished[place as usize].event.version().is_some() {
+                    self.versions.take_out(place + 1);
+                }
             }
             Cursor::Pending(place, _) => self.used[place] = true,
         }
@@ -244,25 +261,14 @@ impl Search {
         match at {
             Cursor::Node(call) => {
                 self.depth -= 1;
-                [call + 1, call].into_iter().for_each(|node| self.link(node));
+                let place = call / 2;
+                if self.finished[place as usize].event.version().is_some() {
+                    self.versions.put_back(place + 1);
+                }
+                self.times.put_back(call + 1);
+                self.times.put_back(call);
             }
             Cursor::Pending(place, _) => self.used[place] = false,
-        }
-    }
-
-    fn unlink(&mut self, node: u32) {
-        let (before, after) = (self.prev[node as usize], self.next[node as usize]);
-        self.next[before as usize] = after;
-        if after != END {
-            self.prev[after as usize] = before;
-        }
-    }
-
-    fn link(&mut self, node: u32) {
-        let (before, after) = (self.prev[node as usize], self.next[node as usize]);
-        self.next[before as usize] = node;
-        if after != END {
-            self.prev[after as usize] = node;
         }
     }
 
@@ -278,15 +284,22 @@ impl Search {
         };
         let before = self.path.iter().rev().take(SHOWN_BEFORE).map(index).collect();
         let mut stuck = Vec::new();
-        let mut node = self.next[0];
+        let mut node = self.times.first();
         while node != END && node % 2 == 1 {
             stuck.push(self.finished[(node / 2) as usize].index);
-            node = self.next[node as usize];
+            node = self.times.after(node);
         }
+        // Whoever needs the lowest version may be what keeps the others from going on.
+        let lowest = self.versions.first();
+        if lowest != END {
+            stuck.push(self.finished[lowest as usize - 1].index);
+        }
+        stuck.sort_unstable();
+        stuck.dedup();
         self.deepest = Some(Deepest { finished, state, before, stuck });
     }
 
-    fn witness(&self, history: &History) -> Box<Violation> {
+    fn witness(&self, history: &History) -> Violation {
         let deepest = self.deepest.as_ref().expect("a search that ends without an order met a dead end");
         let found = match deepest.state.value {
             Some(value) => {
@@ -297,7 +310,7 @@ impl Search {
             None => "no object".to_owned(),
         };
         let why = format!(
-            "after {} of {} operations the key has {found}, and none of the {} operations that could come next fits",
+            "after {} of {} operations the key has {found}, and none of the {} operations that are next fits before the others",
             deepest.finished,
             self.finished.len(),
             deepest.stuck.len()

@@ -7,6 +7,7 @@ use star_core::ids::{ServerId, StarId};
 use super::{
     World,
     client::Client,
+    faults::FaultKind,
     settings::{MS, SECOND},
 };
 use crate::{
@@ -30,6 +31,8 @@ pub struct Summary {
     pub steps: u64,
     /// Faults that happened.
     pub faults: u64,
+    /// The same by kind, in the order of [`FaultKind::ALL`].
+    pub faults_by_kind: [u64; FaultKind::ALL.len()],
     /// Nanoseconds of the world's time.
     pub simulated: u64,
     /// Requests that were answered.
@@ -55,6 +58,23 @@ pub struct Failure {
     pub steps: u64,
     /// What went wrong.
     pub what: String,
+}
+
+impl Summary {
+    /// Adds the numbers of another run; the digest becomes that of both.
+    pub fn add(&mut self, other: &Self) {
+        self.digest = self.digest.rotate_left(1) ^ other.digest;
+        self.steps += other.steps;
+        self.faults += other.faults;
+        self.faults_by_kind.iter_mut().zip(other.faults_by_kind).for_each(|(sum, more)| *sum += more);
+        self.simulated += other.simulated;
+        self.answers += other.answers;
+        self.unknown += other.unknown;
+        self.operations += other.operations;
+        self.messages += other.messages;
+        self.lost += other.lost;
+        self.undecided += other.undecided;
+    }
 }
 
 impl fmt::Display for Failure {
@@ -86,7 +106,8 @@ impl<S: Subject> World<S> {
         Ok(Summary {
             digest: self.trace.digest(),
             steps: self.steps,
-            faults: self.faults,
+            faults: self.faults.iter().sum(),
+            faults_by_kind: self.faults,
             simulated: self.now,
             answers: self.answers,
             unknown: self.unknown,

@@ -68,7 +68,7 @@ impl<S: Subject> World<S> {
             format!("FAULT {kind:?} (servers {first}, {second})")
         });
         if let Some((undo, lasts)) = self.break_something(kind, first, second) {
-            self.faults += 1;
+            self.faults[kind as usize] += 1;
             if let Some(undo) = undo {
                 self.undo_number += 1;
                 self.undo.insert(self.undo_number, undo);
@@ -142,7 +142,9 @@ impl<S: Subject> World<S> {
         self.healing = true;
         self.network.lose_nothing();
         let numbers: Vec<u64> = self.undo.keys().copied().collect();
-        numbers.into_iter().for_each(|number| self.undo(number));
+        for number in numbers {
+            self.undo(number);
+        }
         self.tell_views();
     }
 

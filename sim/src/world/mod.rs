@@ -27,14 +27,25 @@ use star_core::{
 
 pub(crate) use self::{book::Book, server::Server};
 use self::{
-    client::Client, faults::Undo, network::Network, plane::Plane, queue::Queue, server::Arrival, workload::Workload,
+    client::Client,
+    faults::{FaultKind, Undo},
+    network::Network,
+    plane::Plane,
+    queue::Queue,
+    server::Arrival,
+    workload::Workload,
 };
 pub use self::{
     end::{Failure, Summary},
     settings::Settings,
     trace::Trace,
 };
-use crate::{history::History, invariants::Checks, random::Random, subject::Subject};
+use crate::{
+    history::History,
+    invariants::{Checks, lease_exclusion},
+    random::Random,
+    subject::Subject,
+};
 
 /// A world under way.
 pub struct World<S: Subject> {
@@ -59,7 +70,8 @@ pub struct World<S: Subject> {
     checks: Checks,
     trace: Trace,
     steps: u64,
-    faults: u64,
+    /// Faults that happened, by kind.
+    faults: [u64; FaultKind::ALL.len()],
     answers: u64,
     unknown: u64,
 }
@@ -158,7 +170,7 @@ impl<S: Subject> World<S> {
             checks: Checks::new(settings.stars),
             trace,
             steps: 0,
-            faults: 0,
+            faults: [0; FaultKind::ALL.len()],
             answers: 0,
             unknown: 0,
             settings,
@@ -170,7 +182,9 @@ impl<S: Subject> World<S> {
 
     fn begin(&mut self) {
         let ids: Vec<ServerId> = (0..self.settings.servers).map(ServerId).collect();
-        ids.iter().for_each(|id| self.start(*id));
+        for id in &ids {
+            self.start(*id);
+        }
         for from in &ids {
             ids.iter().filter(|to| *to != from).for_each(|to| self.connect(*from, *to));
         }
@@ -263,11 +277,13 @@ impl<S: Subject> World<S> {
     }
 
     /// A server answers: what it says is a promise from now on, even if the client never hears it.
-    fn note_answer(&mut self, _server: ServerId, token: Token, body: &ResponseBody) {
-        let client = &self.clients[token.connection as usize];
-        if let Some(asked) = client.asked_in(token.request) {
-            self.book.promise(asked, body);
+    fn note_answer(&mut self, server: ServerId, token: Token, body: &ResponseBody) -> Result<(), String> {
+        let Some(asked) = self.clients[token.connection as usize].asked_in(token.request) else { return Ok(()) };
+        if !asked.is_write() {
+            lease_exclusion::check(server, self.servers[usize::from(server.0)].holds_lease(self.now), body)?;
         }
+        self.book.promise(asked, body);
+        Ok(())
     }
 
     /// The history so far.

@@ -81,6 +81,11 @@ impl<S: Subject> Server<S> {
         let drift = i128::from(now) * i128::from(self.clock_drift) / 1_000_000;
         Time((i128::from(self.clock_offset) + i128::from(now) + drift) as u64)
     }
+
+    /// Whether it may answer reads as far as its lease goes.
+    pub(crate) fn holds_lease(&self, now: u64) -> bool {
+        self.clock(now) < self.lease_until
+    }
 }
 
 impl<S: Subject> World<S> {
@@ -192,15 +197,16 @@ impl<S: Subject> World<S> {
                     }
                     if let Some((at, generation)) = self.network.send(self.now, id, to) {
                         self.queue.plan(at, Event::Deliver { from: id, to, generation, message });
-                    } else if self.trace.is_loud() {
-                        self.trace.event(self.now, &[], &[], || format!("{id} -> {to}  LOST {message:?}"));
+                    } else {
+                        let numbers = [7, id.0.into(), to.0.into()];
+                        self.trace.event(self.now, &numbers, &[], || format!("{id} -> {to}  LOST {message:?}"));
                     }
                 }
                 Effect::Reply { token, body, value } => {
                     if !self.server(id).open.remove(&token) {
                         return Err(format!("server {id} answers {token:?}, which is not open: {body:?}"));
                     }
-                    self.note_answer(id, token, &body);
+                    self.note_answer(id, token, &body)?;
                     let at = self.now + self.network.other_delay();
                     self.queue.plan(at, Event::Answer { token, body, value });
                 }

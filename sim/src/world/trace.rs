@@ -26,14 +26,12 @@ impl Trace {
         self.hash.digest()
     }
 
-    pub(crate) fn is_loud(&self) -> bool {
-        self.out.is_some()
-    }
-
     /// Adds an event: `numbers` and `bytes` go into the hash, the line is only made if somebody reads it.
     pub(crate) fn event<D: fmt::Display>(&mut self, at: u64, numbers: &[u64], bytes: &[u8], line: impl FnOnce() -> D) {
         self.hash.update(&at.to_le_bytes());
-        numbers.iter().for_each(|number| self.hash.update(&number.to_le_bytes()));
+        for number in numbers {
+            self.hash.update(&number.to_le_bytes());
+        }
         self.hash.update(&(bytes.len() as u64).to_le_bytes());
         self.hash.update(bytes);
         if let Some(out) = &mut self.out {

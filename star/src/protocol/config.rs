@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+pub use star_core::config::{DirtyReads, Route};
 use star_core::ids::{Incarnation, ServerId};
 
 /// The settings of a [`super::StarNode`].
@@ -22,8 +23,8 @@ pub struct NodeConfig {
     /// The most bytes of values that this server holds as origin before they are committed, all stars together.
     pub buffer_bytes_max: u64,
     /// How values reach the members.
-    pub route: RouteRule,
-    /// From which size on [`RouteRule::Auto`] takes the chain, in bytes.
+    pub route: Route,
+    /// From which size on [`Route::Auto`] takes the chain, in bytes.
     pub chain_from_bytes: usize,
     /// Values longer than this travel in pieces of this size, in bytes.
     pub piece_bytes: usize,
@@ -50,7 +51,7 @@ impl NodeConfig {
             key_bytes_max: 1 << 10,
             value_bytes_max: 64 << 20,
             buffer_bytes_max: 256 << 20,
-            route: RouteRule::Auto,
+            route: Route::Auto,
             chain_from_bytes: 256 << 10,
             piece_bytes: 256 << 10,
             dirty_reads: DirtyReads::Wait,
@@ -65,28 +66,6 @@ impl NodeConfig {
     pub(crate) fn has_bug(&self, bug: Bug) -> bool {
         self.bug == Some(bug)
     }
-}
-
-/// How values travel from their origin to the other members.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RouteRule {
-    /// By size: `Fanout` for small values, `Chain` for large ones.
-    #[default]
-    Auto,
-    /// The origin sends to each member: the lowest latency.
-    Fanout,
-    /// Each member passes the value on to the next, so that it leaves the origin once.
-    Chain,
-}
-
-/// What a read of a dirty key does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DirtyReads {
-    /// Wait until the write that made it dirty is committed here: no message.
-    #[default]
-    Wait,
-    /// Ask the leader, which answers as soon as that write is committed there.
-    Leader,
 }
 
 /// Mistakes that can be planted, each of which a check must find.

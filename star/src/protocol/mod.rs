@@ -24,7 +24,7 @@ mod sessions;
 mod status;
 mod takeover;
 
-pub use config::{Bug, DirtyReads, NodeConfig, RouteRule};
+pub use config::{Bug, DirtyReads, NodeConfig, Route};
 pub use message::{Body, Message, Operation, Outcome, Stamp, WriteHead, WriteId};
 pub use node::{Control, StarNode};
 pub use status::Counters;

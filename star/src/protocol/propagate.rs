@@ -11,7 +11,7 @@ use star_core::{
 };
 
 use super::{
-    config::RouteRule,
+    config::Route,
     context::{Asker, Context},
     message::{Body, Message, Operation, WriteHead, WriteId},
     replica::{Buffered, Replica},
@@ -146,9 +146,9 @@ impl Replica {
     fn takes_chain<S: Store, E: Effects<Message>>(&self, cx: &Context<'_, S, E>, value_bytes: usize) -> bool {
         self.peers.len() > 1
             && match cx.config.route {
-                RouteRule::Fanout => false,
-                RouteRule::Chain => true,
-                RouteRule::Auto => value_bytes >= cx.config.chain_from_bytes,
+                Route::Fanout => false,
+                Route::Chain => true,
+                Route::Auto => value_bytes >= cx.config.chain_from_bytes,
             }
     }
 

@@ -28,7 +28,8 @@ pub const LIST_LIMIT_DEFAULT: u32 = 1000;
 const TYPES: &str = "SET, GET, DELETE, CAS, LIST, STATUS";
 
 /// What servers say to one another; known here only to explain themselves.
-const TYPES_BETWEEN_SERVERS: [&str; 8] = ["ACK", "WRITE", "STAMP", "HELLO", "INSTALL", "REPORT", "SNAPSHOT", "FETCH"];
+const TYPES_BETWEEN_SERVERS: [&str; 10] =
+    ["ACK", "WRITE", "PIECE", "STAMP", "STAMPS", "FETCH", "REPORT", "INSTALL", "HELLO", "SNAPSHOT"];
 
 /// Base64 with or without its padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(

@@ -11,7 +11,8 @@ use crate::{
     store::Encoding,
 };
 
-/// Appends an answer to `out`: its length, then its text. `value` is the answer's tail (see [`super::super::Response`]).
+/// Appends an answer to `out`: its length, then its text. `value` is the answer's tail (see
+/// [`crate::message::Response`]).
 pub fn response(body: &ResponseBody, value: &[u8], out: &mut Vec<u8>) {
     framed(out, |out| write_body(body, value, out));
 }

@@ -1,0 +1,234 @@
+//! `star bench`: a load, measured.
+
+mod history;
+mod report;
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use star_bench::{Distribution, Options, Progress, Report, Target};
+use star_objstore::Reader;
+
+use crate::{
+    args::{GlobalArgs, TransportArg},
+    connection,
+    error::{CliError, CliResult, Exit},
+    output,
+    processes::{Plan, Processes},
+    settings,
+    signals::Signals,
+    status::{self, ClusterStatus},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  star bench                                            95 % reads, 64 clients, 10 s
+  star bench --read-share 0 --clients 8 --pipeline 32   writes only, 256 under way
+  star bench --transport tcp --keys 1000 --distribution zipf
+  star bench --seconds 5 --history run.jsonl && star check run.jsonl
+With auto and shm, clients read from the mapped stores of servers on this machine where those can answer.
+The keys key-00000000, key-00000001 … are written once before the load.";
+
+/// How long to wait for a running cluster to answer.
+const LOOK_WITHIN: Duration = Duration::from_millis(1500);
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct BenchArgs {
+    /// The system to measure
+    #[arg(long, default_value = "star")]
+    system: SystemArg,
+    /// Servers of the cluster that is started where none runs
+    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=64))]
+    servers: u16,
+    /// How long the load is measured
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// Clients, each with a connection of its own
+    #[arg(long, value_name = "COUNT", default_value_t = 64)]
+    clients: usize,
+    /// Requests that each client has under way
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    pipeline: usize,
+    /// The share of reads, 0 to 1
+    #[arg(long, value_name = "SHARE", default_value_t = 0.95)]
+    read_share: f64,
+    /// Different keys
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000)]
+    keys: u64,
+    /// How keys are chosen
+    #[arg(long, default_value = "uniform")]
+    distribution: DistributionArg,
+    /// The length of each value, in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 100)]
+    value_size: usize,
+    /// Which way reads go
+    #[arg(long, value_name = "WAY", default_value = "auto")]
+    transport: TransportArg,
+    /// Write every operation to this file, for `star check`
+    #[arg(long, value_name = "FILE")]
+    history: Option<PathBuf>,
+    /// Servers of the running cluster [default: those of the configuration, if one answers]
+    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
+    connect: Vec<String>,
+}
+
+/// The systems that can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum SystemArg {
+    /// Star replication
+    Star,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum DistributionArg {
+    /// Every key as often as any other
+    Uniform,
+    /// Few keys often: the k-th in proportion to 1/k^0.99
+    Zipf,
+}
+
+pub(crate) fn run(global: &GlobalArgs, args: &BenchArgs) -> CliResult {
+    connection::runtime()?.block_on(async {
+        let mut signals = Signals::new()?;
+        let (cluster, own) = match running(global, args).await? {
+            Some(cluster) => (cluster, None),
+            None => {
+                let mut own = Processes::start(own_plan(global, args)?)?;
+                let ready = tokio::select! {
+                    () = signals.next() => None,
+                    ready = own.ready(|_| {}) => Some(ready),
+                };
+                match ready {
+                    Some(Ok(cluster)) => (cluster, Some(own)),
+                    Some(Err(error)) => return own.stop_after(Err(error)).await,
+                    None => return own.stop_after(Ok(Exit::Interrupted)).await,
+                }
+            }
+        };
+        let outcome = tokio::select! {
+            () = signals.next() => Ok(Exit::Interrupted),
+            outcome = measure(global, args, &cluster, own.is_some()) => outcome,
+        };
+        match own {
+            Some(own) => own.stop_after(outcome).await,
+            None => outcome,
+        }
+    })
+}
+
+/// The cluster that runs already, if one does.
+async fn running(global: &GlobalArgs, args: &BenchArgs) -> Result<Option<ClusterStatus>, CliError> {
+    let known = connection::servers(&args.connect, &settings::load(global)?);
+    let cluster = status::gather(&known, LOOK_WITHIN).await;
+    if cluster.servers.iter().any(|server| server.state == status::UP) {
+        return Ok(Some(cluster));
+    }
+    if args.connect.is_empty() && cluster.servers.iter().all(|server| server.own.is_none()) {
+        return Ok(None);
+    }
+    let states: Vec<String> =
+        cluster.servers.iter().map(|server| format!("{} is {}", server.name, server.state)).collect();
+    Err(CliError::new(format!("the cluster does not serve: {}", states.join(", ")))
+        .hint("start it with `star up`, or leave --connect out to measure a cluster of its own"))
+}
+
+/// A cluster of its own, with room for all keys.
+fn own_plan(global: &GlobalArgs, args: &BenchArgs) -> Result<Plan, CliError> {
+    // Twice: while a key is written, the store holds the version before as well.
+    let needed = args.keys.saturating_mul(args.value_size as u64 + 256).saturating_mul(2);
+    let capacity = needed.max(settings::load(global)?.store.capacity_bytes);
+    let own = [("store.capacity_bytes".to_owned(), capacity.to_string())];
+    Plan::own_cluster(global, "bench", usize::from(args.servers), &own)
+}
+
+async fn measure(global: &GlobalArgs, args: &BenchArgs, cluster: &ClusterStatus, own: bool) -> CliResult {
+    let mut options = options(args, targets(args, cluster)?);
+    if output::stderr_is_terminal() {
+        let whose = if own { "a cluster of its own" } else { "the running cluster" };
+        output::note(format!("{} servers of {whose}", options.targets.len()));
+    }
+    let initial = match &args.history {
+        // What the keys hold before the load belongs to the history, so it is written and recorded here.
+        Some(_) => {
+            options.fill = false;
+            history::fill(&options).await?
+        }
+        None => Vec::new(),
+    };
+    let bar = progress(&options);
+    let watching = bar.clone();
+    let mut report = star_bench::run(options, move |progress| show(&watching, progress)).await?;
+    bar.finish_and_clear();
+    if let Some(path) = &args.history {
+        history::write(path, &initial, &std::mem::take(&mut report.history))?;
+    }
+    print(global, args, &report)?;
+    Ok(Exit::Done)
+}
+
+fn options(args: &BenchArgs, targets: Vec<Target>) -> Options {
+    Options {
+        targets,
+        clients: args.clients,
+        pipeline: args.pipeline,
+        seconds: args.seconds,
+        warm_up_seconds: (args.seconds / 5.0).clamp(0.0, 1.0),
+        read_share: args.read_share,
+        keys: args.keys,
+        distribution: match args.distribution {
+            DistributionArg::Uniform => Distribution::Uniform,
+            DistributionArg::Zipf => Distribution::Zipf,
+        },
+        value_bytes: args.value_size,
+        fill: true,
+        record: args.history.is_some(),
+        seed: 1,
+    }
+}
+
+/// The servers that serve, with their mapped stores where reads may go there.
+fn targets(args: &BenchArgs, cluster: &ClusterStatus) -> Result<Vec<Target>, CliError> {
+    let serving = cluster.servers.iter().filter(|server| server.state == status::UP);
+    let targets: Vec<Target> = serving
+        .map(|server| {
+            let store = server.own.as_ref().and_then(status::ServerStatus::store_path);
+            let store = store.filter(|path| args.transport != TransportArg::Tcp && Reader::open(path).is_ok());
+            Target { addr: server.addr.clone(), store: store.map(PathBuf::from) }
+        })
+        .collect();
+    if args.transport == TransportArg::Shm && targets.iter().any(|target| target.store.is_none()) {
+        return Err(CliError::new("not every server has a mapped store that can be opened from here")
+            .hint("--transport auto takes those that can be, tcp takes none"));
+    }
+    Ok(targets)
+}
+
+fn progress(options: &Options) -> ProgressBar {
+    if !output::stderr_is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let milliseconds = ((options.seconds + options.warm_up_seconds) * 1e3) as u64;
+    let style = ProgressStyle::with_template("{bar:30} {msg}").expect("a template that indicatif knows");
+    ProgressBar::new(milliseconds).with_style(style)
+}
+
+fn show(bar: &ProgressBar, progress: Progress) {
+    bar.set_position((progress.seconds * 1e3) as u64);
+    let rate = output::count((progress.ops as f64 / progress.seconds.max(1e-3)) as u64);
+    bar.set_message(format!("{:.0} s, {rate} operations/s", progress.seconds));
+}
+
+fn print(global: &GlobalArgs, args: &BenchArgs, report: &Report) -> Result<(), CliError> {
+    if global.json {
+        output::json_line(report)?;
+    } else {
+        output::line(report::table(report).to_string())?;
+        output::line(report::summary(report))?;
+        if let Some(path) = &args.history {
+            output::line(format!("history: {} (judge it with `star check {0}`)", path.display()))?;
+        }
+    }
+    Ok(())
+}

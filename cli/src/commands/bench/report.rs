@@ -1,0 +1,45 @@
+//! A benchmark's report for people.
+
+use comfy_table::Table;
+use star_bench::{Part, Report};
+
+use crate::output;
+
+/// Reads and writes, a row each.
+pub(super) fn table(report: &Report) -> Table {
+    let header = ["", "operations", "per second", "p50", "p99", "p99.9", "mean"];
+    let mut table = output::table(&header, &[1, 2, 3, 4, 5, 6]);
+    for (name, part) in [("read", &report.read), ("write", &report.write)] {
+        table.add_row(row(name, part));
+    }
+    table
+}
+
+fn row(name: &str, part: &Part) -> [String; 7] {
+    let latency = |us: f64| if part.ops == 0 { "-".to_owned() } else { output::micros(us) };
+    [
+        name.to_owned(),
+        output::count(part.ops),
+        output::count(part.ops_per_s as u64),
+        latency(part.p50_us),
+        latency(part.p99_us),
+        latency(part.p999_us),
+        latency(part.mean_ns / 1e3),
+    ]
+}
+
+/// What the table leaves out.
+pub(super) fn summary(report: &Report) -> String {
+    let mut text = format!(
+        "{}, {} servers, {} s; {} of the reads from mapped stores; {} errors",
+        report.system,
+        report.servers,
+        report.seconds,
+        output::count(report.mapped_reads),
+        output::count(report.errors)
+    );
+    for (code, count) in &report.error_codes {
+        text.push_str(&format!("\n  {code}: {}", output::count(*count)));
+    }
+    text
+}
