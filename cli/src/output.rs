@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::builder::styling::{AnsiColor, Style};
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, Table, TableComponent, presets};
 use serde::Serialize;
 
 /// Green: as it should be.
@@ -49,7 +49,7 @@ pub(crate) fn stderr_is_terminal() -> bool {
 /// A table with these columns; those of the given numbers hold numbers.
 pub(crate) fn table(header: &[&str], numbers: &[usize]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(header);
+    table.load_preset(presets::NOTHING).set_style(TableComponent::HeaderLines, '─').set_header(header);
     for number in numbers {
         if let Some(column) = table.column_mut(*number) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -63,7 +63,7 @@ pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place) % 3 == 0 {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -105,7 +105,7 @@ mod tests {
     fn numbers_are_short_and_exact_enough() {
         assert_eq!([0, 7, 999, 1000, 1_234_567].map(count), ["0", "7", "999", "1,000", "1,234,567"].map(str::to_owned));
         assert_eq!(
-            [0.12, 3.14, 812.0, 1240.0, 2_500_000.0].map(micros),
+            [0.12, 3.12, 812.0, 1240.0, 2_500_000.0].map(micros),
             ["120 ns", "3.1 µs", "812 µs", "1.24 ms", "2.50 s"].map(str::to_owned)
         );
         assert_eq!(uptime(Duration::from_millis(3_723_900)), "1h 2m 3s");

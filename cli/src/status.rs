@@ -201,7 +201,11 @@ fn stars(lines: &[ServerLine]) -> Vec<StarLine> {
         .into_values()
         .map(|(cluster, view)| {
             let name = |id: &ServerId| cluster.server(*id).map_or_else(|| id.to_string(), |server| server.name.clone());
-            let names = |ids: &[ServerId]| ids.iter().map(name).collect();
+            let names = |ids: &[ServerId]| {
+                let mut names: Vec<String> = ids.iter().map(name).collect();
+                names.sort();
+                names
+            };
             StarLine {
                 id: view.star.0,
                 epoch: view.epoch.0,

@@ -71,9 +71,12 @@ impl Launch {
             .stderr(errors)
             .process_group(0)
             .spawn()
-            .map_err(|error| match error.kind() {
-                ErrorKind::NotFound => ServiceError::NotInstalled { program: self.program.display().to_string() },
-                _ => ServiceError::io("start", &self.program)(error),
+            .map_err(|error| {
+                remove_leavings(&self.leaves);
+                match error.kind() {
+                    ErrorKind::NotFound => ServiceError::NotInstalled { program: self.program.display().to_string() },
+                    _ => ServiceError::io("start", &self.program)(error),
+                }
             })?;
         // A child stays in /proc until it is waited for, so it is there even if it has ended already.
         let identity = Identity::of(child.id()).unwrap_or(Identity { pid: child.id(), start_ticks: 0 });
@@ -87,6 +90,15 @@ impl Launch {
             leaves: self.leaves,
         };
         Ok(Started { process, child })
+    }
+}
+
+/// Removes what was made for a process that could not be started.
+fn remove_leavings(leaves: &[PathBuf]) {
+    for path in leaves {
+        // The error of the start is what counts; a file that stays is written anew next time.
+        let _ = remove_file(path);
+        let _ = path.parent().map(fs::remove_dir);
     }
 }
 

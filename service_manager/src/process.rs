@@ -106,10 +106,12 @@ fn stat(pid: u32) -> Option<Stat> {
 fn parse_stat(line: &str) -> Option<Stat> {
     let (_, rest) = line.rsplit_once(')')?;
     let mut fields = rest.split_ascii_whitespace();
-    let has_ended = matches!(fields.next()?, "Z" | "X" | "x");
-    // The state is field 3, the start time field 22.
-    let start_ticks = fields.nth(18)?.parse().ok()?;
-    Some(Stat { has_ended, start_ticks })
+    // The state is field 3, the number of threads field 20, the start time field 22. As long as other threads are there,
+    // the process still holds its files and ports, also when its first thread has ended.
+    let first_has_ended = matches!(fields.next()?, "Z" | "X" | "x");
+    let threads: u64 = fields.nth(16)?.parse().ok()?;
+    let start_ticks = fields.nth(1)?.parse().ok()?;
+    Some(Stat { has_ended: first_has_ended && threads <= 1, start_ticks })
 }
 
 #[cfg(test)]
@@ -118,14 +120,27 @@ mod tests {
 
     use super::*;
 
+    fn line(state: &str, threads: &str, start_ticks: &str) -> String {
+        format!("7 (a) Z (b) {state} 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 {threads} 21 {start_ticks} 23 24")
+    }
+
     #[test]
     fn a_name_with_parentheses_does_not_confuse() {
-        let line = "7 (a) Z (b) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20 21";
-        let stat = parse_stat(line).expect("a line of the kernel's");
+        let stat = parse_stat(&line("S", "3", "4242")).expect("a line of the kernel's");
         assert_eq!((stat.has_ended, stat.start_ticks), (false, 4242));
-        assert!(parse_stat("7 (a) Z 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 1").expect("a line").has_ended);
-        for broken in ["", "7", "7 (a)", "7 (a) S 1 2 3", "7 (a) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 x"] {
+        for broken in ["", "7", "7 (a)", "7 (a) S 4 5 6", &line("S", "x", "1"), &line("S", "1", "x")] {
             assert!(parse_stat(broken).is_none(), "{broken:?}");
+        }
+    }
+
+    #[test]
+    fn a_process_has_ended_when_all_of_its_threads_have() {
+        for (state, threads, has_ended) in [("S", "1", false), ("Z", "2", false), ("Z", "1", true), ("X", "0", true)] {
+            assert_eq!(
+                parse_stat(&line(state, threads, "1")).expect("a line").has_ended,
+                has_ended,
+                "{state} {threads}"
+            );
         }
     }
 

@@ -230,9 +230,17 @@ fn messages_that_are_wrong_leave_the_connection_open() {
         assert!(message.contains(named), "{shown}: {message}");
         assert_eq!(answer["retry"], false, "{shown}: {answer}");
     }
-    let deep = [vec![b'['; 1_000_000], vec![b']'; 1_000_000]].concat();
-    let deep = [br#"{"type":"SET","key":"deep","value":"#, deep.as_slice(), b"}"].concat();
-    expect(&wire.ask_bytes(&deep), "status", "ERROR").expect("a value that is nested without end is refused");
+    let nested = [vec![b'['; 1_000_000], vec![b']'; 1_000_000]].concat();
+    let deep = [br#"{"type":"SET","key":"deep","value":"#, nested.as_slice(), b"}"].concat();
+    expect(&wire.ask_bytes(&deep), "status", "OK").expect("a value may be nested as deeply as its bytes allow");
+    wire.0.write_all(&framed(br#"{"type":"GET","key":"deep"}"#)).expect("the server reads");
+    let text = wire.answer_text().expect("an answer");
+    assert!(
+        text.starts_with(&[br#"{"status":"OK","value":"#.as_slice(), &nested].concat()),
+        "it comes back as the same"
+    );
+    let deep_key = [br#"{"type":"GET","key":"#.as_slice(), &nested, b"}"].concat();
+    expect(&wire.ask_bytes(&deep_key), "code", "BAD_REQUEST").expect("a key that is no string is refused");
     expect(&wire.ask(&json!({"type": "SET", "key": "k", "value": 1})), "status", "OK").expect("it goes on");
     let long = json!({"type": "SET", "key": "k".repeat(1025), "value": 1});
     expect(&wire.ask(&long), "code", "TOO_LARGE").expect("a key over the limit is refused");
@@ -249,8 +257,7 @@ fn messages_that_are_wrong_leave_the_connection_open() {
             matches!(&answer.body, ResponseBody::Error(failure) if failure.code.name() == "BAD_REQUEST"),
             "{answer:?}"
         );
-        let answer =
-            client.call(&RequestBody::Get { key: Key::new("k").expect("a key") }.into()).await.expect("an answer");
+        let answer = client.call(&RequestBody::Get { key: Key::new("k") }.into()).await.expect("an answer");
         assert!(matches!(answer.body, ResponseBody::Value { .. }), "the connection goes on: {answer:?}");
     });
     cluster.assert_grown_by_at_most(64 * MIB);
@@ -260,7 +267,7 @@ fn messages_that_are_wrong_leave_the_connection_open() {
 /// The header of a SET in the compact codec, its key no UTF-8.
 fn invalid_utf8_key() -> Vec<u8> {
     let body = RequestBody::Set {
-        key: Key::new("kkkk").expect("a key"),
+        key: Key::new("kkkk"),
         encoding: Encoding::Raw,
         condition: Condition::Always,
         request_id: RequestId::Counted { client: 1, number: 1 },

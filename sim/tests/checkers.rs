@@ -9,7 +9,7 @@ use star_sim::{
     random::Random,
 };
 
-/// Each line: client, operation, value, version, if_version, call, ret (`-` for none; `!` before op: not ok).
+/// Each line: client, operation, value, version, `if_version`, call, ret (`-` for none; `!` before op: not ok).
 fn history(lines: &[&str]) -> History {
     let mut history = History::new();
     for line in lines {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use star_control::{
-    Agent, AgentConfig, ControlEvent, EmbeddedClient, Host, LeaseConfig, Plane, PlanConfig, PlaneError, RedisOptions,
+    Agent, AgentConfig, ControlEvent, EmbeddedClient, Host, LeaseConfig, PlanConfig, Plane, PlaneError, RedisOptions,
     RedisPlane, ServerRecord, embedded::ClientTimes,
 };
 use star_core::{
@@ -327,11 +327,7 @@ impl Run {
     }
 
     /// The agent's thread: registration, lease, views.
-    fn start_agent(
-        &self,
-        handle: Handle<Node>,
-        agency: Agency,
-    ) -> std::io::Result<JoinHandle<()>> {
+    fn start_agent(&self, handle: Handle<Node>, agency: Agency) -> std::io::Result<JoinHandle<()>> {
         let Agency { events, ready, registered, stops } = agency;
         let options = &self.options;
         let me = ServerRecord {
@@ -407,12 +403,14 @@ fn control_plane(options: &ServerOptions) -> Result<(Plane, Option<Host>), Start
         }
         ControlOptions::At(addr) => {
             // One connection is enough, and a lost one must be noticed well within a lease.
-            let network = ClientOptions { pool_size: 1, connect_timeout: options.lease.ttl, ..ClientOptions::default() };
+            let network =
+                ClientOptions { pool_size: 1, connect_timeout: options.lease.ttl, ..ClientOptions::default() };
             let client = TcpClient::new(addr.clone(), network);
             (Plane::Embedded(EmbeddedClient::tcp(client, addr, ClientTimes::default())), None)
         }
         ControlOptions::Redis(url) => {
-            (Plane::Redis(RedisPlane::new(RedisOptions::new(url, &options.cluster))?), None)
+            let redis = RedisOptions { ttl_max: options.lease.ttl, ..RedisOptions::new(url, &options.cluster) };
+            (Plane::Redis(RedisPlane::new(redis)?), None)
         }
     })
 }

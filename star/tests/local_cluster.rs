@@ -18,7 +18,8 @@ fn what_one_client_writes_every_client_reads() {
         assert_eq!(client.set("k", "two").await.expect("a write"), Version(2));
         for server in cluster.servers() {
             let addr = vec![server.addr().to_owned()];
-            let other = star::StarClient::connect(&addr, star::Options::one_server()).await.expect("the server answers");
+            let other =
+                star::StarClient::connect(&addr, star::Options::one_server()).await.expect("the server answers");
             let object = other.get("k").await.expect("a read").expect("an object");
             assert_eq!((object.value, object.version), (Bytes::from("two"), Version(2)));
         }

@@ -60,7 +60,7 @@ impl UpArgs {
 }
 
 pub(crate) fn run(global: &GlobalArgs, args: &UpArgs) -> CliResult {
-    let plan = Plan::of_config(global, args.servers(global)?)?;
+    let plan = Plan::of_config(global, args.servers(global)?.as_deref())?;
     connection::runtime()?.block_on(async {
         let mut signals = Signals::new()?;
         let mut processes = Processes::start(plan)?;
@@ -99,7 +99,7 @@ async fn run_cluster(global: &GlobalArgs, processes: &mut Processes) -> CliResul
         let dead: Vec<_> = states.iter().filter(|state| state.ended.is_some()).collect();
         if dead.len() > known_dead {
             known_dead = dead.len();
-            screen.below(&report_dead(processes, &dead))?;
+            screen.below(&report_dead(processes, &dead));
         }
         if known_dead == states.len() {
             return Err(CliError::new("all servers have ended"));
@@ -149,13 +149,12 @@ impl Screen {
     }
 
     /// Keeps a note under the table; without one it is printed at once.
-    fn below(&mut self, note: &str) -> io::Result<()> {
+    fn below(&mut self, note: &str) {
         if self.is_live {
             note.clone_into(&mut self.notes);
         } else {
             output::note(note.trim_end());
         }
-        Ok(())
     }
 
     fn draw(&mut self, cluster: &ClusterStatus, states: &[ProcessState]) -> io::Result<()> {

@@ -83,7 +83,7 @@ impl Child {
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().collect();
         let last = &lines[lines.len().saturating_sub(TAIL_LINES)..];
-        last.iter().map(|line| format!("  {line}\n")).collect()
+        last.iter().flat_map(|line| ["  ", line, "\n"]).collect()
     }
 
     /// Asks the process to stop.

@@ -28,9 +28,9 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// The cluster of the configuration; with `servers`, these instead of the configuration's own.
-    pub(crate) fn of_config(args: &GlobalArgs, servers: Option<Vec<ServerInfo>>) -> Result<Self, CliError> {
+    pub(crate) fn of_config(args: &GlobalArgs, servers: Option<&[ServerInfo]>) -> Result<Self, CliError> {
         let mut overrides = args.overrides.clone();
-        overrides.extend(servers.as_deref().map(servers_override));
+        overrides.extend(servers.map(servers_override));
         let config = settings::load_with(args, &overrides)?;
         let log_directory = config.service.directory.join(format!("up-{}", std::process::id()));
         let own_directories = vec![log_directory.clone()];

@@ -104,6 +104,8 @@ pub enum FrameError {
         frame_bytes: u64,
         /// The most that is taken.
         max_bytes: u64,
+        /// Whether it is a JSON message.
+        is_json: bool,
     },
 }
 
@@ -198,7 +200,11 @@ impl Decoder {
         id: Option<u64>,
     ) -> Result<Option<Frame>, FrameError> {
         if body_bytes > self.frame_bytes_max.saturating_mul(16) {
-            return Err(FrameError::Absurd { frame_bytes: body_bytes, max_bytes: self.frame_bytes_max });
+            return Err(FrameError::Absurd {
+                frame_bytes: body_bytes,
+                max_bytes: self.frame_bytes_max,
+                is_json: id.is_none(),
+            });
         }
         buffer.advance(fixed_bytes);
         self.skip_bytes = body_bytes;

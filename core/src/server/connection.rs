@@ -11,7 +11,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::{ConnectionId, Hello, Shared, end_turn, log_end};
+use super::{ConnectionId, Hello, Shared, end_turn, io::JSON_REQUEST, log_end};
 use crate::{
     error::ErrorCode,
     ids::RequestId,
@@ -201,12 +201,15 @@ impl<P: Protocol + 'static> Connection<'_, P> {
         }
         drop(state);
         match request {
-            Ok(request) => self.shared.step(Input::Request { token: self.id.token(0), request }),
-            Err(failure) => self.answer(0, &ResponseBody::Error(failure)),
+            Ok(request) => self.shared.step(Input::Request { token: self.id.token(JSON_REQUEST), request }),
+            Err(failure) => self.answer(JSON_REQUEST, &ResponseBody::Error(failure)),
         }
     }
 
     fn on_request(&self, frame_id: u64, header: &[u8], tail: Bytes) {
+        if frame_id == JSON_REQUEST {
+            return self.refuse(ErrorCode::BadRequest, "the id 2^64 - 1 is reserved: take another");
+        }
         if let Some(connection) = self.shared.state.borrow_mut().io.get(self.id) {
             connection.under_way += 1;
         }
@@ -287,7 +290,11 @@ impl<P: Protocol + 'static> Connection<'_, P> {
             FrameError::Absurd { .. } => ErrorCode::TooLarge,
             _ => ErrorCode::BadRequest,
         };
-        let is_json = !matches!(error, FrameError::UnknownKind(_) | FrameError::Reserved(_));
+        let is_json = match error {
+            FrameError::Garbage(_) => true,
+            FrameError::UnknownKind(_) | FrameError::Reserved(_) => false,
+            FrameError::Absurd { is_json, .. } => is_json,
+        };
         let body = ResponseBody::error(code, format!("{error}; the connection is closed"));
         self.shared.with_io(|io| io.refuse(self.id, is_json, &body));
         Next::End

@@ -17,6 +17,9 @@ use crate::{
     protocol::{Effects, Token},
 };
 
+/// The request number of JSON messages, which have no id: one is answered after the other.
+pub(crate) const JSON_REQUEST: u64 = u64::MAX;
+
 /// The part of a token that names a connection: its slot, and how often the slot was used before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ConnectionId {
@@ -327,7 +330,7 @@ impl<M: Wire> Effects<M> for Io {
         let Some(connection) = self.get(id) else { return };
         connection.under_way = connection.under_way.saturating_sub(1);
         let out = connection.outbox.open();
-        if connection.speaks_json {
+        if token.request == JSON_REQUEST {
             json::response(body, value, out);
         } else {
             frame::encode_with(FrameKind::Response, token.request, value.len(), out, |out| to_postcard(body, out));

@@ -54,12 +54,12 @@ impl Place {
             .collect();
         let text = format!(
             "[cluster]\nname = \"test\"\nservers = [{}]\n\
-             [store]\ndirectory = {:?}\ncapacity_bytes = \"160 MiB\"\n\
+             [store]\ndirectory = \"{}\"\ncapacity_bytes = \"160 MiB\"\n\
              [control]\nredis_url = \"redis://:pass%20word@127.0.0.1:{redis_port}/1\"\n\
-             [service]\ndirectory = {:?}\n",
+             [service]\ndirectory = \"{}\"\n",
             servers.join(", "),
-            place.stores(),
-            place.services(),
+            place.stores().display(),
+            place.services().display(),
         );
         fs::write(place.config(), text).expect("a file");
         place
@@ -186,7 +186,8 @@ pub(crate) fn is_running(pid: u32) -> bool {
     !stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'))
 }
 
-/// The memory that a process has in use, in bytes.
+/// The memory of its own that a process has in use, in bytes. Its mapped store, which it shares and whose size is fixed,
+/// is not part of it.
 pub(crate) fn resident_bytes(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
     let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("a line of the kernel's");

@@ -32,11 +32,16 @@ impl Wire {
 
     /// The next answer.
     pub(crate) fn answer(&mut self) -> io::Result<Value> {
+        Ok(serde_json::from_slice(&self.answer_text()?).expect("JSON"))
+    }
+
+    /// The text of the next answer.
+    pub(crate) fn answer_text(&mut self) -> io::Result<Vec<u8>> {
         let mut length = [0; 8];
         self.0.read_exact(&mut length)?;
         let mut text = vec![0; usize::try_from(u64::from_be_bytes(length)).expect("a length")];
         self.0.read_exact(&mut text)?;
-        Ok(serde_json::from_slice(&text).expect("JSON"))
+        Ok(text)
     }
 
     /// Reads until the server closes the connection, and returns whether it did so in time.

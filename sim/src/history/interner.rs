@@ -3,7 +3,7 @@
 use star_core::collections::Map;
 use xxhash_rust::xxh3::xxh3_128;
 
-/// A text in an [`Interner`]: equal texts have equal names.
+/// A text that is kept once: equal texts have equal names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(pub(crate) u32);
 

@@ -136,10 +136,7 @@ impl<S: Subject> World<S> {
         if let Some(client) = self.clients.iter().find(|client| client.under_way.is_some()) {
             return Some(format!("client {} waits for an answer", client.number));
         }
-        self.servers.iter().enumerate().find_map(|(id, server)| {
-            let unfinished = server.node.as_ref()?.unfinished();
-            unfinished.map(|unfinished| format!("server {id} is unfinished: {unfinished}"))
-        })
+        self.checks.at_rest(&self.servers, &self.book, self.now).err()
     }
 
     /// A last read of all keys at every serving server, for the history.

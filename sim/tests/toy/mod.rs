@@ -156,7 +156,7 @@ impl Toy {
                 self.write(key, Some(request.value.clone()), *condition, request_id).into()
             }
             RequestBody::Delete { key, condition, request_id } => self.write(key, None, *condition, request_id).into(),
-            RequestBody::GetMany { keys } => many(keys.iter().map(|key| self.read(key)).collect()),
+            RequestBody::GetMany { keys } => many(&keys.iter().map(|key| self.read(key)).collect::<Vec<_>>()),
             RequestBody::SetMany { entries, request_id } => {
                 let mut offset = 0;
                 let mut answers = Vec::new();
@@ -167,7 +167,7 @@ impl Toy {
                     let request_id = request_id.part(index as u64);
                     answers.push(self.write(&entry.key, Some(value), Condition::Always, &request_id).into());
                 }
-                many(answers)
+                many(&answers)
             }
             RequestBody::List { prefix, after, limit } => {
                 let fits = |key: &&Key| {
@@ -209,7 +209,7 @@ impl Toy {
             }
             Some(value) => {
                 self.last_version += 1;
-                if self.bug != Some(ToyBug::LosesWrites) || self.last_version % 20 != 0 {
+                if self.bug != Some(ToyBug::LosesWrites) || !self.last_version.is_multiple_of(20) {
                     self.objects.insert(key.clone(), (next, value));
                 }
                 ResponseBody::Written { version: next }
@@ -220,7 +220,7 @@ impl Toy {
     }
 }
 
-fn many(answers: Vec<Response>) -> Response {
+fn many(answers: &[Response]) -> Response {
     let entry = |answer: &Response| ManyEntry { body: answer.body.clone(), value_bytes: answer.value.len() as u32 };
     let body = ResponseBody::Many(answers.iter().map(entry).collect());
     let value: Vec<u8> = answers.iter().flat_map(|answer| answer.value.to_vec()).collect();

@@ -21,11 +21,8 @@ impl Replica {
     /// Stamps a write that is complete here, unless it has a stamp. Only called at the leader, once installed.
     pub(crate) fn stamp<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>, id: WriteId) {
         let Some(write) = self.buffer.get(&id).filter(|write| write.seq.is_none()) else { return };
-        let known = if cx.config.has_bug(Bug::RequestIdForgotten) {
-            None
-        } else {
-            self.sessions.get(&write.head.request_id)
-        };
+        let known =
+            if cx.config.has_bug(Bug::RequestIdForgotten) { None } else { self.sessions.get(&write.head.request_id) };
         let stamp = match known {
             Some(outcome) => Stamp { write: id, outcome, repeat: true },
             None => Stamp { write: id, outcome: self.decide(cx, id), repeat: false },

@@ -89,11 +89,7 @@ impl<S: Store> StarNode<S> {
     }
 
     /// A replica, and the rest of the server around it.
-    pub(crate) fn parts<'a, E>(
-        &'a mut self,
-        star: usize,
-        effects: &'a mut E,
-    ) -> (&'a mut Replica, Context<'a, S, E>) {
+    pub(crate) fn parts<'a, E>(&'a mut self, star: usize, effects: &'a mut E) -> (&'a mut Replica, Context<'a, S, E>) {
         let Self { config, shared, store, replicas, .. } = self;
         let now = shared.now;
         (&mut replicas[star], Context { now, config, store, effects, shared })

@@ -72,7 +72,9 @@ impl Replica {
         let id = head.id;
         let epoch = self.view.epoch;
         let asker = Some(asker);
-        self.buffer.insert(id, Buffered { head, place, received_bytes: value_bytes, seq: None, epoch, asker });
+        let (said_at, repeats) = (cx.now, 0);
+        let write = Buffered { head, place, received_bytes: value_bytes, seq: None, epoch, asker, said_at, repeats };
+        self.buffer.insert(id, write);
         self.on_complete(cx, id);
     }
 
@@ -124,10 +126,7 @@ impl Replica {
     }
 
     /// Why this server can do nothing for a client of this star now, if so.
-    pub(crate) fn refuse_service<S: Store, E: Effects<Message>>(
-        &self,
-        cx: &Context<'_, S, E>,
-    ) -> Option<ResponseBody> {
+    pub(crate) fn refuse_service<S: Store, E: Effects<Message>>(&self, cx: &Context<'_, S, E>) -> Option<ResponseBody> {
         if !self.serves(cx.me()) {
             let why = if self.view.exists() { "is not a serving member of" } else { "has no view yet of" };
             let text = format!("server {} {why} star {}; try another server", cx.config.name, self.star);
@@ -236,7 +235,9 @@ impl Replica {
                 },
             };
             let (epoch, seq) = (self.view.epoch, self.missing.remove(&id));
-            self.buffer.insert(id, Buffered { head, place, received_bytes: 0, seq, epoch, asker: None });
+            let (said_at, repeats) = (cx.now, 0);
+            let write = Buffered { head, place, received_bytes: 0, seq, epoch, asker: None, said_at, repeats };
+            self.buffer.insert(id, write);
         }
         self.receive(cx, id, 0, tail);
     }

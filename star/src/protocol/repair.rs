@@ -1,6 +1,8 @@
 //! What heals lost messages: when nothing has moved for a while although something is unfinished, or when a link is new,
 //! a server says again what may have been lost. All of it is idempotent.
 
+use std::time::Duration;
+
 use star_core::{
     ids::{Seq, ServerId},
     protocol::Effects,
@@ -14,41 +16,74 @@ use super::{
     replica::Replica,
 };
 
-/// The most writes asked for in one message.
-const WRITES_ASKED_MAX: usize = 256;
+/// The most writes asked for, or sent again, at a time.
+const WRITES_AT_A_TIME: usize = 256;
 
-/// When something last moved in a replica.
+/// How fast a value surely travels, in bytes a second: it is not sent again before it must have arrived.
+const BYTES_PER_SECOND_MIN: u64 = 20_000_000;
+
+/// How often the wait before saying something again doubles at the most.
+const DOUBLINGS_MAX: u32 = 5;
+
+/// What keeps a replica from finishing what it has begun, and what was done about it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Progress {
-    /// When `seen` was last different, or something was said again.
-    pub(crate) since: Time,
-    seen: (Seq, Seq, Seq),
+    /// When something last moved, or was said again.
+    said_at: Time,
+    /// How often something was said again since something moved.
+    repeats: u32,
+    seen: Obstacle,
+}
+
+/// As long as this stays the same, nothing moves. What merely comes in on top does not count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Obstacle {
+    committed: Seq,
+    /// The write that `ready` waits for, and how much of it has come.
+    lacks: Option<(Seq, u32)>,
 }
 
 impl Progress {
     /// Something has moved.
     pub(crate) fn touch(&mut self, now: Time) {
-        self.since = now;
+        *self = Self { said_at: now, repeats: 0, seen: self.seen };
     }
 }
 
+/// How long to wait for the effect of something that was said `repeats` times before.
+fn patience(repair_after: Duration, repeats: u32, value_bytes: u32) -> Duration {
+    let travel = Duration::from_nanos(u64::from(value_bytes) * 1_000_000_000 / BYTES_PER_SECOND_MIN);
+    (repair_after + travel) * 2_u32.pow(repeats.min(DOUBLINGS_MAX))
+}
+
 impl Replica {
+    fn obstacle(&self) -> Obstacle {
+        let lacks = self.log.get(self.ready.next()).map(|stamp| {
+            let received_bytes = self.buffer.get(&stamp.write).map_or(0, |write| write.received_bytes);
+            (self.ready, received_bytes)
+        });
+        Obstacle { committed: self.committed, lacks }
+    }
+
     /// Says again what may have been lost, if nothing has moved for long enough.
     pub(crate) fn repair<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
-        let seen = (self.log.last(), self.ready, self.committed);
-        if self.is_idle() || self.progress.seen != seen {
-            self.progress.seen = seen;
-            self.progress.touch(cx.now);
-            return;
-        }
-        if cx.now.since(self.progress.since) < cx.config.repair_after {
-            return;
-        }
-        self.progress.touch(cx.now);
-        cx.shared.counters.repairs += 1;
         if !self.view.is_member(cx.me()) {
             return;
         }
+        self.repair_own(cx);
+        let obstacle = self.obstacle();
+        if self.is_idle() || self.progress.seen != obstacle {
+            self.progress.seen = obstacle;
+            self.progress.touch(cx.now);
+            return;
+        }
+        let patience = patience(cx.config.repair_after, self.progress.repeats, 0);
+        if cx.now.since(self.progress.said_at) < patience {
+            return;
+        }
+        self.progress.said_at = cx.now;
+        self.progress.repeats += 1;
+        cx.shared.counters.repairs += 1;
         if !self.installed {
             return self.report(cx);
         }
@@ -56,15 +91,32 @@ impl Replica {
             self.greet(cx, peer);
         }
         self.fetch_missing(cx);
-        let leader = self.view.leader;
-        if leader == cx.me() {
-            self.stamp_waiting(cx, leader);
-        } else {
-            self.send_own(cx, &[leader]);
+        if self.leads(cx.me()) {
+            self.stamp_waiting(cx, cx.me());
         }
         self.ask_under_way(cx);
         self.advance(cx);
         self.ask_reads_again(cx);
+    }
+
+    /// Sends this server's own writes again that have been without a stamp for long: others may go on meanwhile, so
+    /// that the star as a whole does move.
+    fn repair_own<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
+        let (me, leader) = (cx.me(), self.view.leader);
+        if !self.installed || leader == me {
+            return;
+        }
+        let own: Vec<WriteId> =
+            self.own.iter().take(WRITES_AT_A_TIME).map(|number| WriteId { origin: me, number: *number }).collect();
+        for id in own {
+            let Some(write) = self.buffer.get_mut(&id).filter(|write| write.seq.is_none()) else { continue };
+            let patience = patience(cx.config.repair_after, write.repeats, write.head.value_bytes);
+            if cx.now.since(write.said_at) >= patience {
+                write.said_at = cx.now;
+                write.repeats += 1;
+                self.send_again(cx, &[leader], id);
+            }
+        }
     }
 
     /// The link to a server is new: what was sent before may be lost.
@@ -129,7 +181,7 @@ impl Replica {
             .after_seq(self.ready)
             .filter(|(_, stamp)| !self.is_held(stamp))
             .map(|(_, stamp)| stamp.write)
-            .take(WRITES_ASKED_MAX)
+            .take(WRITES_AT_A_TIME)
             .collect();
         if !writes.is_empty() {
             cx.shared.counters.fetches += 1;
@@ -147,7 +199,7 @@ impl Replica {
                 .map(|(id, _)| *id)
                 .collect();
             writes.sort_unstable();
-            writes.truncate(WRITES_ASKED_MAX);
+            writes.truncate(WRITES_AT_A_TIME);
             if !writes.is_empty() {
                 self.send(cx, *peer, Body::AskUnderWay { writes });
             }

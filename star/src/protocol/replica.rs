@@ -93,6 +93,9 @@ pub(crate) struct Buffered {
     pub(crate) epoch: Epoch,
     /// At the origin: who waits for it.
     pub(crate) asker: Option<Asker>,
+    /// At the origin: when it was last sent, and how often before.
+    pub(crate) said_at: Time,
+    pub(crate) repeats: u32,
 }
 
 impl Buffered {
@@ -254,10 +257,5 @@ impl Replica {
         self.sessions.expire(cx.now, cx.config.session_age_max);
         self.repair(cx);
         self.tend_catch_up(cx);
-    }
-
-    /// When this server last saw anything move here.
-    pub fn moved_at(&self) -> Time {
-        self.progress.since
     }
 }

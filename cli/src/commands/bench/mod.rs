@@ -30,6 +30,8 @@ Examples:
 With auto and shm, clients read from the mapped stores of servers on this machine where those can answer.
 The keys key-00000000, key-00000001 … are written once before the load.";
 
+/// The shortest values of a load that is recorded.
+const RECORDED_BYTES_MIN: usize = 24;
 /// How long to wait for a running cluster to answer.
 const LOOK_WITHIN: Duration = Duration::from_millis(1500);
 
@@ -43,7 +45,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=64))]
     servers: u16,
     /// How long the load is measured
-    #[arg(long, default_value_t = 10.0)]
+    #[arg(long, default_value_t = 10.0, value_parser = seconds)]
     seconds: f64,
     /// Clients, each with a connection of its own
     #[arg(long, value_name = "COUNT", default_value_t = 64)]
@@ -52,7 +54,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     pipeline: usize,
     /// The share of reads, 0 to 1
-    #[arg(long, value_name = "SHARE", default_value_t = 0.95)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.95, value_parser = share)]
     read_share: f64,
     /// Different keys
     #[arg(long, value_name = "COUNT", default_value_t = 10_000)]
@@ -89,7 +91,21 @@ enum DistributionArg {
     Zipf,
 }
 
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds| *seconds > 0.0 && *seconds <= 86_400.0);
+    seconds.ok_or_else(|| "it must be more than 0 and at most 86400".to_owned())
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "it must be between 0 and 1".to_owned())
+}
+
 pub(crate) fn run(global: &GlobalArgs, args: &BenchArgs) -> CliResult {
+    if args.history.is_some() && args.value_size < RECORDED_BYTES_MIN {
+        let text = format!("a recorded load needs values of at least {RECORDED_BYTES_MIN} bytes, so that they differ");
+        return Err(CliError::usage(text).hint(format!("--value-size {RECORDED_BYTES_MIN} or more")));
+    }
     connection::runtime()?.block_on(async {
         let mut signals = Signals::new()?;
         let (cluster, own) = match running(global, args).await? {

@@ -30,7 +30,7 @@ fn row(name: &str, part: &Part) -> [String; 7] {
 
 /// What the table leaves out.
 pub(super) fn summary(report: &Report) -> String {
-    let mut text = format!(
+    let text = format!(
         "{}, {} servers, {} s; {} of the reads from mapped stores; {} errors",
         report.system,
         report.servers,
@@ -38,8 +38,6 @@ pub(super) fn summary(report: &Report) -> String {
         output::count(report.mapped_reads),
         output::count(report.errors)
     );
-    for (code, count) in &report.error_codes {
-        text.push_str(&format!("\n  {code}: {}", output::count(*count)));
-    }
-    text
+    let codes = report.error_codes.iter().map(|(code, count)| format!("  {code}: {}", output::count(*count)));
+    std::iter::once(text).chain(codes).collect::<Vec<_>>().join("\n")
 }

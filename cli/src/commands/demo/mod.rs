@@ -59,7 +59,7 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "COUNT", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=16))]
     servers: u16,
     /// How long the load of overwrites, deletes and reads lasts
-    #[arg(long, default_value_t = 5.0, value_parser = seconds)]
+    #[arg(long, default_value_t = 8.0, value_parser = seconds)]
     seconds: f64,
     /// The most bytes of files in all; more are left out, and said so
     #[arg(long, value_name = "SIZE", default_value = "256MiB")]
@@ -78,7 +78,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &DemoArgs) -> CliResult {
     let root = args.directory.clone().map_or_else(checkout, Ok)?;
     let progress = Progress::new();
     let tree = Rc::new(Tree::read(&root, &config.limits, args.limit.0)?);
-    progress.done(&format!(
+    progress::done(&format!(
         "{} holds {}, {}",
         root.display(),
         progress::objects(tree.files.len()),
@@ -104,7 +104,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &DemoArgs) -> CliResult {
                 Ok(Exit::Interrupted)
             }
             Some(report) => {
-                progress.done("all servers stopped, nothing left behind");
+                progress::done("all servers stopped, nothing left behind");
                 report.print(global.json)?;
                 Ok(if report.passed() { Exit::Done } else { Exit::Error })
             }
@@ -146,7 +146,7 @@ async fn demonstrate(
     }
     let cluster = processes.status().await;
     checks.push(linearizable(&shared, progress));
-    Ok(DemoReport::new(tree, &shared, &cluster, checks))
+    Ok(DemoReport::new(tree, &shared, &cluster, &checks))
 }
 
 /// Judges what all clients saw.

@@ -8,7 +8,7 @@ use star_core::{Clock, Time};
 use crate::output::{self, GOOD};
 
 /// The stages of the work.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Progress {
     is_live: bool,
 }
@@ -26,7 +26,7 @@ impl Progress {
     }
 
     /// Begins a stage of so many steps.
-    pub(super) fn stage(self, name: &str, steps: u64) -> Stage {
+    pub(super) fn stage(&self, name: &str, steps: u64) -> Stage {
         let bar = if self.is_live { ProgressBar::new(steps) } else { ProgressBar::hidden() };
         let style = ProgressStyle::with_template("  {prefix:24} {bar:30} {msg}").expect("a template that is known");
         bar.set_style(style);
@@ -34,11 +34,11 @@ impl Progress {
         bar.enable_steady_tick(Duration::from_millis(100));
         Stage { bar, begin: Clock.now() }
     }
+}
 
-    /// Something is done that was no stage.
-    pub(super) fn done(self, text: &str) {
-        output::note(format!("{GOOD}✓{GOOD:#} {text}"));
-    }
+/// Something is done that was no stage.
+pub(super) fn done(text: &str) {
+    output::note(format!("{GOOD}✓{GOOD:#} {text}"));
 }
 
 impl Stage {
@@ -58,7 +58,7 @@ impl Stage {
     pub(super) fn done(self, text: &str) {
         self.bar.finish_and_clear();
         let took = output::seconds(Clock.now().since(self.begin));
-        output::note(format!("{GOOD}✓{GOOD:#} {text} ({took})"));
+        done(&format!("{text} ({took})"));
     }
 }
 

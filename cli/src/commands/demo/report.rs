@@ -71,7 +71,7 @@ struct ServerRow {
 }
 
 impl DemoReport {
-    pub(super) fn new(tree: &Tree, shared: &Shared, cluster: &ClusterStatus, checks: Vec<Check>) -> Self {
+    pub(super) fn new(tree: &Tree, shared: &Shared, cluster: &ClusterStatus, checks: &[Check]) -> Self {
         let seconds = std::time::Duration::from_nanos(shared.now().0).as_secs_f64();
         let record = shared.record.borrow();
         let by_server: Vec<ServerRow> = shared
@@ -139,7 +139,7 @@ impl DemoReport {
         output::line(self.proofs().to_string())?;
         if self.passed {
             return output::line(format!(
-                "{GOOD}all proofs hold{GOOD:#}: every object byte for byte at every server, every history linearizable"
+                "{GOOD}all proofs hold{GOOD:#}: every object byte for byte at every server, the history linearizable"
             ));
         }
         for fault in self.checks.iter().flat_map(|check| &check.faults) {

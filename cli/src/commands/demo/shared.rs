@@ -69,6 +69,17 @@ pub(super) enum Outcome {
     Nothing,
 }
 
+/// What a mapped store says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mapped {
+    /// The object is in the buffer.
+    Found,
+    /// There is no such object.
+    Nothing,
+    /// It cannot say: the server would have to be asked.
+    Ask,
+}
+
 impl Shared {
     pub(super) async fn new(cluster: &ClusterStatus, config: &Config) -> Result<Self, CliError> {
         let clock = Clock;
@@ -77,7 +88,7 @@ impl Shared {
         for server in &cluster.servers {
             let options = connection::options(config, GIVE_UP_AFTER, Transport::Tcp);
             let options = Options { only_given: true, ..options };
-            let client = StarClient::connect(&[server.addr.clone()], options).await?;
+            let client = StarClient::connect(std::slice::from_ref(&server.addr), options).await?;
             let path = server.own.as_ref().and_then(ServerStatus::store_path);
             let reader = path.and_then(|path| Reader::open(path).ok());
             servers.push(Door { name: server.name.clone(), client, addr: server.addr.clone(), reader });
@@ -173,24 +184,18 @@ impl Shared {
         Ok(found)
     }
 
-    /// A read from the mapped store of this server, into `buffer`: `None` if the server would have to be asked, else
-    /// whether there is an object and its version.
-    pub(super) fn read_mapped(
-        &self,
-        client: u32,
-        server: usize,
-        key: &str,
-        buffer: &mut Vec<u8>,
-    ) -> Option<Option<Version>> {
+    /// A read from the mapped store of this server, into `buffer`.
+    pub(super) fn read_mapped(&self, client: u32, server: usize, key: &str, buffer: &mut Vec<u8>) -> Mapped {
         let call = self.now();
-        let found = match self.servers[server].reader.as_ref()?.get(&Key::new(key), buffer) {
+        let Some(reader) = &self.servers[server].reader else { return Mapped::Ask };
+        let found = match reader.get(&Key::new(key), buffer) {
             Answer::Found { version, .. } => Some(version),
             Answer::NotFound => None,
-            Answer::Ask(_) => return None,
+            Answer::Ask(_) => return Mapped::Ask,
         };
         self.count_read(client, key, call, found.map(|version| (buffer.as_slice(), version)));
         self.record.borrow_mut().by_server[server].mapped += 1;
-        Some(found)
+        found.map_or(Mapped::Nothing, |_| Mapped::Found)
     }
 
     fn count_read(&self, client: u32, key: &str, call: Time, found: Option<(&[u8], Version)>) {

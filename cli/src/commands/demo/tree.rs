@@ -42,7 +42,7 @@ impl Tree {
         let mut tree = Self { root: root.clone(), files: Vec::new(), skipped: Vec::new(), bytes: 0 };
         let mut directories = vec![root];
         while let Some(directory) = directories.pop() {
-            let listed = fs::read_dir(&directory).and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
+            let listed = fs::read_dir(&directory).and_then(Iterator::collect::<Result<Vec<_>, _>>);
             let mut entries = match listed {
                 Ok(entries) => entries,
                 Err(error) if directory == tree.root => return Err(failed(error)),

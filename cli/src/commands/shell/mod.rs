@@ -48,7 +48,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &ShellArgs) -> CliResult {
     let config = settings::load(global)?;
     let client = runtime.block_on(connection::client(global, &args.connect))?;
     let session = Session::new(global.clone(), args.connect.clone(), &config, client);
-    if io::stdin().is_terminal() { interactive(runtime, session) } else { script(&runtime, session) }
+    if io::stdin().is_terminal() { interactive(&runtime, session) } else { script(&runtime, session) }
 }
 
 fn script(runtime: &tokio::runtime::Runtime, mut session: Session) -> CliResult {
@@ -64,12 +64,12 @@ fn script(runtime: &tokio::runtime::Runtime, mut session: Session) -> CliResult 
     Ok(exit)
 }
 
-fn interactive(runtime: Rc<tokio::runtime::Runtime>, session: Session) -> CliResult {
+fn interactive(runtime: &Rc<tokio::runtime::Runtime>, session: Session) -> CliResult {
     let config =
         Config::builder().max_history_size(HISTORY_LINES).map_err(editor_failed)?.auto_add_history(true).build();
     let session = Rc::new(RefCell::new(session));
     let mut editor: Editor<Completer, FileHistory> = Editor::with_config(config).map_err(editor_failed)?;
-    editor.set_helper(Some(Completer::new(Rc::clone(&runtime), Rc::clone(&session))));
+    editor.set_helper(Some(Completer::new(Rc::clone(runtime), Rc::clone(&session))));
     let history = history_file();
     if let Some(path) = &history {
         // There is none before the first time.
@@ -85,8 +85,8 @@ fn interactive(runtime: Rc<tokio::runtime::Runtime>, session: Session) -> CliRes
             Err(ReadlineError::Eof) => break,
             Err(error) => return Err(editor_failed(error)),
         };
+        let mut session = session.borrow_mut();
         let step = runtime.block_on(async {
-            let mut session = session.borrow_mut();
             tokio::select! {
                 step = session.run(&line) => step,
                 _ = tokio::signal::ctrl_c() => Err(CliError::new("given up; a write may have been done all the same")),
@@ -95,7 +95,7 @@ fn interactive(runtime: Rc<tokio::runtime::Runtime>, session: Session) -> CliRes
         match step {
             Ok(Step::Next(_)) => {}
             Ok(Step::Quit) => break,
-            Err(error) => drop(error.report(session.borrow().json())),
+            Err(error) => drop(error.report(session.json())),
         }
     }
     if let Some(path) = &history

@@ -211,7 +211,8 @@ impl Session {
         let timeout = self.connect.timeout;
         // Not its mapped store either: who names a server wants to hear that server.
         let options = connection::options(&settings::load(&self.global)?, timeout, Transport::Tcp);
-        let client = StarClient::connect(&[server.addr.clone()], Options { only_given: true, ..options }).await?;
+        let client =
+            StarClient::connect(std::slice::from_ref(&server.addr), Options { only_given: true, ..options }).await?;
         self.used = Some((name.to_owned(), client));
         Ok(Exit::Done)
     }

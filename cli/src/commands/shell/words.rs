@@ -13,7 +13,6 @@ pub(super) fn split(line: &str) -> Result<Vec<String>, String> {
                 Some(escaped) => word.get_or_insert_default().push(escaped),
                 None => return Err("the line ends with a backslash that stands before nothing".to_owned()),
             },
-            (_, Some(_)) => word.get_or_insert_default().push(letter),
             ('"' | '\'', None) => {
                 quote = Some(letter);
                 // "" is a word too.
@@ -21,7 +20,7 @@ pub(super) fn split(line: &str) -> Result<Vec<String>, String> {
             }
             ('#', None) if word.is_none() => break,
             (_, None) if letter.is_whitespace() => words.extend(word.take()),
-            (_, None) => word.get_or_insert_default().push(letter),
+            _ => word.get_or_insert_default().push(letter),
         }
     }
     match quote {

@@ -1,0 +1,72 @@
+# Everything that people do here, as one word each. `make` alone shows the list.
+
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)/release
+# The directory whose files `make run` stores.
+DIR ?= .
+# The seeds of `make sim`, the last one not included.
+SEEDS ?= 0..10000
+# How long each measurement of `make bench` takes, in seconds.
+SECONDS ?= 3
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test check fmt redis objstore stop status bench sim clean tools
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Build everything, optimized
+	$(CARGO) build --release --workspace
+
+run: ## Start five servers, store the files of DIR=. in them, prove every object at every server; ends by itself
+	$(CARGO) build --release --package star-cli
+	$(TARGET)/star demo $(DIR)
+
+test: ## Run all tests; installs what they need (redis-server, python3) where it is missing
+	scripts/need.sh cc redis-server python3
+	scripts/test.sh
+
+check: ## The gate: format, layout, lints, docs, tests
+	$(CARGO) fmt --all --check
+	scripts/check-layout.sh
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --lib
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --bins
+	$(MAKE) test
+
+fmt: ## Format all code
+	$(CARGO) fmt --all
+
+redis: tools ## Start a Redis server for the control plane (installs redis-server where it is missing)
+	scripts/need.sh redis-server
+	$(TARGET)/service_manager start redis
+
+objstore: tools ## Start the star servers of this machine; on Redis if that runs, see `make redis`
+	$(TARGET)/service_manager start objstore
+
+stop: tools ## Stop the star servers and Redis
+	$(TARGET)/service_manager stop all
+
+status: tools ## Show what runs, and whether it is healthy
+	$(TARGET)/service_manager status all
+
+bench: ## Measure reads and writes on three servers, over TCP and from the mapped store; SECONDS=3 for each
+	$(CARGO) build --release --package star-cli
+	for transport in tcp auto; do \
+		for share in 0 0.5 0.95 1; do \
+			echo "== transport $$transport, read share $$share"; \
+			$(TARGET)/star bench --servers 3 --seconds $(SECONDS) --clients 16 --pipeline 16 \
+				--read-share $$share --transport $$transport || exit 1; \
+		done; \
+	done
+
+sim: ## Run the simulator over SEEDS=0..10000
+	$(CARGO) run --release --package star-sim --bin sim -- --seeds $(SEEDS)
+
+clean: ## Stop what runs, and remove all that was built, logs and the data of Redis
+	if [ -x $(TARGET)/service_manager ]; then $(TARGET)/service_manager stop all; fi
+	$(CARGO) clean
+	rm -rf .star
+
+tools:
+	@$(CARGO) build --release --quiet --package star-cli --package star-service-manager
