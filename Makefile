@@ -69,4 +69,4 @@ clean: ## Stop what runs, and remove all that was built, logs and the data of Re
 	rm -rf .star
 
 tools:
-	@$(CARGO) build --release --quiet --package star-cli --package star-service-manager
+	@$(CARGO) build --release --package star-cli --package star-service-manager

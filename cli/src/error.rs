@@ -115,7 +115,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     }
     match error.downcast_ref::<ClientError>()? {
         ClientError::Refused(failure) if failure.code == star_core::ErrorCode::NoSpace => {
-            Some("delete something, or start the servers with a larger store (`[store] capacity`)".to_owned())
+            Some("delete something, or start the servers with a larger store (store.capacity_bytes)".to_owned())
         }
         ClientError::Network(error) if error.may_have_been_done() => {
             Some("a write may have been done all the same: `star get` shows what the key holds".to_owned())

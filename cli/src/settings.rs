@@ -22,5 +22,8 @@ pub(crate) fn load(args: &GlobalArgs) -> Result<Config, ConfigError> {
 /// The configuration with some keys set by the command itself, over everything else.
 pub(crate) fn load_with(args: &GlobalArgs, own: &[(String, String)]) -> Result<Config, ConfigError> {
     let overrides: Vec<_> = args.overrides.iter().chain(own).cloned().collect();
-    Config::load(file(args).as_deref(), std::env::vars(), &overrides)
+    // What is not UTF-8 is no business of ours, or a wrong value that the check will name.
+    let variables = std::env::vars_os();
+    let variables = variables.map(|(name, value)| (name.to_string_lossy().into(), value.to_string_lossy().into()));
+    Config::load(file(args).as_deref(), variables, &overrides)
 }

@@ -51,7 +51,7 @@ fn read_all(mut input: impl Read, length: Option<u64>, bytes_max: u64, name: &st
     let too_large = || {
         let limit = output::bytes(bytes_max);
         CliError::new(format!("{name} holds more than {limit}, the most that one object may have"))
-            .hint("[limits] value_bytes_max in the configuration sets the limit, at all servers")
+            .hint("limits.value_bytes_max in the configuration sets the limit; it must be the same at all servers")
     };
     if length.is_some_and(|length| length > bytes_max) {
         return Err(too_large());

@@ -96,8 +96,8 @@ impl ServiceError {
             }
             Self::Died { tail, .. } => format!("the whole log is {}", tail.path.display()),
             Self::NotReady { service: Service::Objstore, .. } => {
-                "servers that came back without their objects wait for the rest of the cluster: \
-                 `service_manager restart objstore` begins anew; --timeout waits longer"
+                "start the servers of other machines too, if there are any; --timeout waits longer; \
+                 `service_manager restart objstore` begins anew, without objects"
                     .into()
             }
             Self::NotReady { .. } => "see the log; --timeout waits longer".into(),

@@ -94,12 +94,13 @@ impl Manager {
         let mut record = self.settings.directory.load(service)?;
         let launches = self.launches(&mut record).await?;
         self.forget_dead(&mut record)?;
+        let order: Vec<String> = launches.iter().map(|launch| launch.name.clone()).collect();
         let is_running = |launch: &Launch| record.processes.iter().any(|process| process.name == launch.name);
         let missing: Vec<_> = launches.into_iter().filter(|launch| !is_running(launch)).collect();
         let result = if missing.is_empty() { Change::AlreadyRunning } else { Change::Started };
         let mut started = Vec::new();
         let work = async {
-            self.spawn(missing, &mut record, &mut started)?;
+            self.spawn(missing, &order, &mut record, &mut started)?;
             self.wait_until_ready(&record, &mut started).await
         };
         let ready = tokio::select! {
@@ -156,10 +157,12 @@ impl Manager {
         if dead.is_empty() { Ok(()) } else { self.settings.directory.save(record) }
     }
 
-    /// Starts processes; each is in the record, on disk, before the next one is started.
+    /// Starts processes; each is in the record, on disk, before the next one is started. The record keeps `order`, the
+    /// one of the configuration, in whatever order its processes were started.
     fn spawn(
         &self,
         launches: Vec<Launch>,
+        order: &[String],
         record: &mut Record,
         started: &mut Vec<Started>,
     ) -> Result<(), ServiceError> {
@@ -167,12 +170,14 @@ impl Manager {
         launches.iter().try_for_each(Launch::check_port)?;
         match (record.control, launches.len()) {
             (_, 0) => {}
+            (Some(control), 1) => say(format!("{service}: starting 1 server, {control} control plane")),
             (Some(control), count) => say(format!("{service}: starting {count} servers, {control} control plane")),
             (None, _) => say(format!("{service}: starting at {}", launches[0].addr)),
         }
         for launch in launches {
             let one = launch.spawn(&self.settings.directory)?;
             record.processes.push(one.process.clone());
+            record.processes.sort_by_key(|process| order.iter().position(|name| *name == process.name));
             started.push(one);
             self.settings.directory.save(record)?;
         }

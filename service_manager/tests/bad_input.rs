@@ -106,7 +106,10 @@ impl Bystander {
             }
             Ok(())
         });
-        Self { stop, rounds, thread: Some(thread) }
+        let this = Self { stop, rounds, thread: Some(thread) };
+        // Each of its connections has spoken: silent ones are closed first when there are too many.
+        support::eventually("everybody is served", || this.rounds.load(Ordering::Relaxed) >= 3);
+        this
     }
 
     fn end(&mut self) -> Result<(), String> {

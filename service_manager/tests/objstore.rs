@@ -81,6 +81,26 @@ fn lives_on_redis_if_the_configuration_says_so() {
 }
 
 #[test]
+fn a_killed_server_is_started_again_beside_the_others() {
+    let place = Place::new(3);
+    place.succeed(&["start", "objstore"]);
+    assert_serves(&place, "kept");
+    let before = place.pids();
+    // With the embedded control plane the first one hosts it, so this is another.
+    kill("-KILL", before[1]);
+    eventually("the killed server has ended", || !is_running(before[1]));
+    let started = place.succeed(&["start", "objstore", "--timeout", "60s"]);
+    assert!(started.errors.contains(&format!("b is dead (was pid {})", before[1])), "{started:#?}");
+    let after = place.pids();
+    assert_eq!([after[0], after[2]], [before[0], before[2]], "the others were left alone");
+    assert_ne!(after[1], before[1]);
+    let read = Wire::connect(&place.addr(1)).ask(&json!({"type": "GET", "key": "k"}));
+    assert_eq!(read["value"], "kept", "it serves what the others kept: {read}");
+    place.succeed(&["stop", "objstore"]);
+    place.assert_nothing_left(&after);
+}
+
+#[test]
 fn status_tells_that_a_server_was_killed_and_stop_clears_up_after_it() {
     let place = Place::new(3);
     place.succeed(&["start", "objstore"]);
@@ -135,6 +155,7 @@ fn a_number_that_another_process_has_now_is_left_alone() {
     let mut old: Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(old["processes"][0]["pid"], pid);
     old["processes"][0]["pid"] = json!(std::process::id());
+    old["processes"][0]["start_ticks"] = json!(1);
     fs::write(&record, old.to_string()).expect("a file");
     let (code, services) = place.status();
     assert_eq!((code, &services[1]["processes"][0]["health"]), (3, &json!("dead")), "{services}");

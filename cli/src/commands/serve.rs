@@ -24,7 +24,7 @@ The log goes to stderr. Ctrl-C or SIGTERM stops the server in good order.";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ServeArgs {
-    /// The server: one of [cluster] servers in the configuration
+    /// The server: one of those that the configuration names
     #[arg(long)]
     name: String,
     /// Stop when stdin is closed: for programs that start servers and must not leave any behind

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    os::unix::process::ExitStatusExt,
     path::PathBuf,
     process::{ExitStatus, Stdio},
 };
@@ -94,6 +95,21 @@ impl Child {
             // It was not waited for, so the number is still this process's; it may have ended, which is what we want.
             let _ = kill_process(pid, Signal::TERM);
         }
+    }
+
+    /// Whether it was a signal that ended the process, so that it could not clean up after itself.
+    pub(super) fn was_killed(&self) -> bool {
+        self.ended.is_some_and(|status| status.signal().is_some())
+    }
+
+    /// Ends the process at once, and waits until it is gone.
+    pub(super) fn kill(&mut self) {
+        // Killing fails only for a process that has ended.
+        let _ = self.process.start_kill();
+        while matches!(self.process.try_wait(), Ok(None)) {
+            std::thread::yield_now();
+        }
+        self.ended();
     }
 
     /// Waits until the process has ended, and kills it at the deadline. Returns what was wrong with its end.

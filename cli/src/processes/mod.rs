@@ -117,7 +117,7 @@ impl Processes {
             host.terminate();
             faults.extend(host.finish(Clock.now() + STOP_WITHIN).await);
         }
-        self.plan.clean_up();
+        self.clean_up();
         if faults.is_empty() { Ok(()) } else { Err(CliError::new(faults.join("\n"))) }
     }
 
@@ -126,6 +126,10 @@ impl Processes {
         let stopped = self.stop().await;
         let value = outcome?;
         stopped.map(|()| value)
+    }
+
+    fn clean_up(&self) {
+        self.plan.clean_up(self.children.iter().filter(|child| child.was_killed()).map(Child::name));
     }
 
     fn too_late(&self, cluster: &ClusterStatus) -> CliError {
@@ -140,10 +144,10 @@ impl Processes {
 
 impl Drop for Processes {
     fn drop(&mut self) {
-        // Each child is killed when it is dropped; their files must not outlive them.
+        // Nobody stopped them in good order: an error or a panic ended this program's work.
         if self.children.iter_mut().any(|child| child.ended().is_none()) {
-            self.children.clear();
-            self.plan.clean_up();
+            self.children.iter_mut().for_each(Child::kill);
+            self.clean_up();
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Which servers to start, with which configuration, and which files go away with them.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -88,10 +89,11 @@ impl Plan {
         })
     }
 
-    /// Removes the stores that servers left (one that was killed does), the logs, and directories that are empty then.
-    pub(super) fn clean_up(&self) {
-        for server in &self.servers {
-            remove(&self.store_directory.join(&server.name), |path| fs::remove_file(path));
+    /// Removes the stores of servers that were killed (others remove theirs themselves), the logs, and directories that
+    /// are empty then.
+    pub(super) fn clean_up<'a>(&self, killed: impl IntoIterator<Item = &'a str>) {
+        for server in killed {
+            remove(&self.store_directory.join(server), remove_store);
         }
         for directory in &self.own_directories {
             remove(directory, |path| fs::remove_dir_all(path));
@@ -101,6 +103,12 @@ impl Plan {
             let _ = fs::remove_dir(directory);
         }
     }
+}
+
+/// Removes a store that no server has open. One that was killed may have come too late for a store that is another's.
+fn remove_store(path: &Path) -> io::Result<()> {
+    let store = File::open(path)?;
+    if store.try_lock().is_ok() { fs::remove_file(path) } else { Ok(()) }
 }
 
 fn remove(path: &Path, how: impl Fn(&Path) -> io::Result<()>) {

@@ -1,5 +1,8 @@
 //! Committed on all members: when a server has committed a seq, every member of its view that runs holds everything up
 //! to there.
+//!
+//! A server may commit late, when a later view is at work already: a member that the later view is without, or that came
+//! back with another life and no memory, has nothing to hold any more. So only those that serve now are looked at.
 
 use star_core::ids::{ServerId, StarId};
 
@@ -14,8 +17,7 @@ pub(crate) fn check<S: Subject>(
 ) -> Result<(), String> {
     for member in &glance.members {
         let Some(there) = scene.node(*member).map(|node| node.glance(star)) else { continue };
-        // A server that has not heard of this view was not a member of its serving ones when it acked.
-        if there.epoch >= glance.epoch && there.ready < glance.committed {
+        if there.serving && there.epoch >= glance.epoch && there.ready < glance.committed {
             return Err(format!(
                 "committed on all members: star {star}: server {server} has committed seq {}, but member {member} holds \
                  only seqs up to {}",

@@ -206,3 +206,32 @@ async fn prove_part(
     }
     Ok(check)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_differs_is_a_fault_with_its_place() {
+        let expected = Bytes::from_static(b"0123456789");
+        let mut check = Check::new("test", 0);
+        let what = || "key".to_owned();
+        check.compare(Some(b"0123456789"), Some(&expected), what);
+        check.compare(None, None, what);
+        assert!(check.passed());
+        check.compare(Some(b"0123x56789"), Some(&expected), what);
+        check.compare(Some(b"012345678"), Some(&expected), what);
+        check.compare(None, Some(&expected), what);
+        check.compare(Some(b""), None, what);
+        let faults = [
+            "key: 10 bytes instead of 10 bytes, different from byte 4 on",
+            "key: 9 bytes instead of 10 bytes, different from byte 9 on",
+            "key: nothing instead of 10 bytes",
+            "key: 0 bytes instead of nothing",
+        ];
+        assert_eq!((check.faults.as_slice(), check.compared), (&faults.map(str::to_owned)[..], 6));
+        check.add(Check { faults: faults.map(str::to_owned).to_vec(), ..Check::new("", 4) });
+        assert_eq!(check.fault_lines().len(), 6, "five and how many more");
+        assert!(check.fault_lines()[5].contains("3 more") && check.compared == 10);
+    }
+}
