@@ -67,10 +67,7 @@ impl Connection {
     }
 
     /// Waits for bytes and hands each whole answer to `take`: its id, what came of it, and the value.
-    pub(crate) async fn receive(
-        &mut self,
-        mut take: impl FnMut(u64, ResponseBody, Bytes),
-    ) -> Result<(), BenchError> {
+    pub(crate) async fn receive(&mut self, mut take: impl FnMut(u64, ResponseBody, Bytes)) -> Result<(), BenchError> {
         use tokio::io::AsyncReadExt;
         self.buffer.reserve(64 << 10);
         let read = self.stream.read_buf(&mut self.buffer).await.map_err(|source| self.failed(source))?;
@@ -81,8 +78,7 @@ impl Connection {
             match self.decoder.decode(&mut self.buffer) {
                 Ok(None) => return Ok(()),
                 Ok(Some(Frame::Compact { kind: FrameKind::Response, id, header, tail })) => {
-                    let Response { body, value } =
-                        Response::decode(&header, tail).map_err(|why| self.nonsense(why))?;
+                    let Response { body, value } = Response::decode(&header, tail).map_err(|why| self.nonsense(why))?;
                     take(id, body, value);
                 }
                 Ok(Some(other)) => return Err(self.nonsense(format!("{other:?}"))),

@@ -3,10 +3,7 @@
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 
 use hdrhistogram::Histogram;
-use star_core::{
-    Clock, Key, RequestId, Time,
-    message::ResponseBody,
-};
+use star_core::{Clock, Key, RequestId, Time, message::ResponseBody};
 use star_objstore::Reader;
 use tokio::task::{LocalSet, spawn_local};
 
@@ -259,7 +256,10 @@ impl Client {
             let received = self.connection.receive(|id, body, value| answers.push((id, body, value)));
             match tokio::time::timeout(wait, received).await {
                 Ok(received) => received?,
-                Err(_) => return self.give_up(),
+                Err(_) => {
+                    self.give_up();
+                    return Ok(());
+                }
             }
             for (id, body, value) in answers {
                 self.finish(id as usize, &body, &value);
@@ -352,11 +352,10 @@ impl Client {
     }
 
     /// The load is over, and answers are still missing: their outcome is unknown.
-    fn give_up(mut self) -> Result<(), BenchError> {
+    fn give_up(mut self) {
         for under_way in std::mem::take(&mut self.window).into_iter().flatten() {
             let text = "no answer within 5 s after the end of the load";
             self.count(under_way, &ResponseBody::error(star_core::ErrorCode::Unfinished, text), &[]);
         }
-        Ok(())
     }
 }

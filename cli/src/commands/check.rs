@@ -79,7 +79,12 @@ impl Judgement {
 
     /// Whether a checker found an order, and none found that there is none.
     pub(super) fn is_linearizable(&self) -> bool {
-        self.verdicts.iter().any(|(_, verdict, _)| verdict.is_linearizable()) && !self.is_violated()
+        self.yes() > 0 && !self.is_violated()
+    }
+
+    /// How many of the checkers found an order.
+    pub(super) fn yes(&self) -> usize {
+        self.verdicts.iter().filter(|(_, verdict, _)| verdict.is_linearizable()).count()
     }
 
     fn is_violated(&self) -> bool {
@@ -88,7 +93,7 @@ impl Judgement {
 
     /// Whether one checker says yes and the other no: then one of them is wrong.
     fn is_contradiction(&self) -> bool {
-        self.is_violated() && self.verdicts.iter().any(|(_, verdict, _)| verdict.is_linearizable())
+        self.is_violated() && self.yes() > 0
     }
 
     /// One word for scripts.

@@ -190,7 +190,7 @@ impl Default for ControlConfig {
     fn default() -> Self {
         Self {
             backend: Backend::Embedded,
-            redis_url: "redis://127.0.0.1:6379/0".to_owned(),
+            redis_url: "redis://127.0.0.1:7379/0".to_owned(),
             lease_ttl_ms: 600,
             lease_drift_margin_ms: 60,
         }

@@ -16,7 +16,7 @@ pub use blocking::BlockingClient;
 use bytes::Bytes;
 use compact_str::CompactString;
 pub use error::ClientError;
-use servers::Servers;
+use servers::{MappedRead, Servers};
 use star_core::{
     Clock, ErrorCode, Key, RequestId, Time, Version,
     message::{Condition, ManyEntry, Request, RequestBody, Response, ResponseBody, SetEntry},
@@ -160,7 +160,7 @@ impl StarClient {
     /// The key's latest object; `None` if it has none.
     pub async fn get(&self, key: &str) -> Result<Option<Object>, ClientError> {
         let key = Key::new(key);
-        if let Some(answer) = self.inner.servers.read_mapped(&key) {
+        if let MappedRead::Answer(answer) = self.inner.servers.read_mapped(&key) {
             return Ok(answer);
         }
         object(self.call(RequestBody::Get { key }.into()).await?)

@@ -24,7 +24,7 @@ const REOPEN_AFTER: Duration = Duration::from_secs(1);
 /// The servers of a cluster.
 #[derive(Debug)]
 pub(super) struct Servers {
-    servers: Vec<Server>,
+    all: Vec<Server>,
     request_timeout: Duration,
     next: AtomicUsize,
     mapped: Mapped,
@@ -46,6 +46,15 @@ struct Mapped {
     reopen_at: AtomicU64,
 }
 
+/// What came of a read from the mapped store.
+#[derive(Debug)]
+pub(super) enum MappedRead {
+    /// The key's object, or that it has none.
+    Answer(Option<Object>),
+    /// It cannot answer now: a server must.
+    AskServer,
+}
+
 /// The part of a server's status that a client needs.
 #[derive(Deserialize)]
 struct Status {
@@ -61,7 +70,7 @@ impl Servers {
             match client.call(&RequestBody::Status.into()).await {
                 Ok(Response { body: ResponseBody::Status(status), .. }) => {
                     let status: Status = serde_json::from_str(&status).map_err(ClientError::unexpected)?;
-                    return Self::new(addrs, status.cluster, options);
+                    return Self::new(addrs, status.cluster.as_ref(), options);
                 }
                 Ok(other) => return Err(ClientError::unexpected(other.body)),
                 Err(error) => last = error.to_string(),
@@ -70,13 +79,13 @@ impl Servers {
         Err(ClientError::NoCluster { tried: addrs.join(", "), last })
     }
 
-    fn new(addrs: &[String], cluster: Option<ClusterState>, options: &Options) -> Result<Self, ClientError> {
+    fn new(addrs: &[String], cluster: Option<&ClusterState>, options: &Options) -> Result<Self, ClientError> {
         let server = |name: &str, addr: &str, store: Option<&String>| Server {
             name: name.to_owned(),
             client: TcpClient::new(addr.to_owned(), options.network.clone()),
             store: store.cloned(),
         };
-        let known = cluster.as_ref().map(|cluster| cluster.servers.as_slice()).unwrap_or_default();
+        let known = cluster.map(|cluster| cluster.servers.as_slice()).unwrap_or_default();
         let given = |addr: &String| {
             let known = known.iter().find(|one| one.addr == *addr);
             server(known.map_or(addr, |one| &one.name), addr, known.and_then(|one| one.store.as_ref()))
@@ -89,11 +98,11 @@ impl Servers {
         let wanted = options.transport != Transport::Tcp;
         let servers = Self {
             next: AtomicUsize::new(super::random_number() as usize),
-            servers,
+            all: servers,
             request_timeout: options.network.request_timeout,
             mapped: Mapped {
                 // A store names the cluster as the configuration does, without what tells its foundations apart.
-                cluster: cluster.as_ref().filter(|_| wanted).map(|one| one.name().to_owned()),
+                cluster: cluster.filter(|_| wanted).map(|one| one.name().to_owned()),
                 reader: RwLock::new(None),
                 reopen_at: AtomicU64::new(0),
             },
@@ -107,12 +116,12 @@ impl Servers {
 
     /// Any server: each in its turn.
     pub(super) fn pick(&self) -> usize {
-        self.next.fetch_add(1, Ordering::Relaxed) % self.servers.len()
+        self.next.fetch_add(1, Ordering::Relaxed) % self.all.len()
     }
 
     /// The server to try after another.
     pub(super) fn after(&self, server: usize) -> usize {
-        (server + 1) % self.servers.len()
+        (server + 1) % self.all.len()
     }
 
     pub(super) async fn call(
@@ -121,7 +130,7 @@ impl Servers {
         request: &Request,
         time_left: Duration,
     ) -> Result<Response, NetworkError> {
-        let server = &self.servers[server].client;
+        let server = &self.all[server].client;
         let mut header = Vec::new();
         request.encode_header(&mut header);
         let timeout = time_left.min(self.request_timeout).max(Duration::from_millis(1));
@@ -136,7 +145,7 @@ impl Servers {
 
     pub(super) async fn status(&self) -> Vec<(String, Result<String, ClientError>)> {
         let mut all = Vec::new();
-        for server in &self.servers {
+        for server in &self.all {
             let status = match server.client.call(&RequestBody::Status.into()).await {
                 Ok(Response { body: ResponseBody::Status(status), .. }) => Ok(status),
                 Ok(other) => Err(ClientError::unexpected(other.body)),
@@ -148,7 +157,7 @@ impl Servers {
     }
 
     /// Reads from the mapped store, if it can answer.
-    pub(super) fn read_mapped(&self, key: &Key) -> Option<Option<Object>> {
+    pub(super) fn read_mapped(&self, key: &Key) -> MappedRead {
         let reader = self.mapped.reader.read();
         let mut value = Vec::new();
         let answer = match reader.as_ref() {
@@ -157,12 +166,14 @@ impl Servers {
         };
         drop(reader);
         match answer {
-            Answer::Found { version, encoding } => Some(Some(Object { value: Bytes::from(value), version, encoding })),
-            Answer::NotFound => Some(None),
-            Answer::Ask(Reason::Dirty | Reason::Contended) => None,
+            Answer::Found { version, encoding } => {
+                MappedRead::Answer(Some(Object { value: Bytes::from(value), version, encoding }))
+            }
+            Answer::NotFound => MappedRead::Answer(None),
+            Answer::Ask(Reason::Dirty | Reason::Contended) => MappedRead::AskServer,
             Answer::Ask(_) => {
                 self.look_for_another();
-                None
+                MappedRead::AskServer
             }
         }
     }
@@ -187,8 +198,8 @@ impl Servers {
         let Some(cluster) = &self.mapped.cluster else { return Err("the cluster has no view yet".to_owned()) };
         let mut why = "no server of the cluster names one".to_owned();
         let first = self.pick();
-        for offset in 0..self.servers.len() {
-            let Some(path) = &self.servers[(first + offset) % self.servers.len()].store else { continue };
+        for offset in 0..self.all.len() {
+            let Some(path) = &self.all[(first + offset) % self.all.len()].store else { continue };
             match Reader::open(path) {
                 Ok(reader) if reader.cluster() == *cluster => {
                     *self.mapped.reader.write() = Some(reader);

@@ -231,7 +231,7 @@ impl Replica {
         }
         let Changes { next, committed, forgotten, version_floor, objects, done } = changes;
         self.catch_up.goal = self.catch_up.goal.max(committed);
-        if !self.take_objects(cx, &objects, values) {
+        if !take_objects(cx, &objects, values) {
             return cx.shared.counters.no_space += 1; // The same part is asked for again.
         }
         if let (Some(Since::Objects { .. }), Since::Writes { after, .. }) = (&self.catch_up.since, &next) {
@@ -269,31 +269,6 @@ impl Replica {
         }
     }
 
-    /// Applies objects as they are at another server; false if there is no room for one.
-    fn take_objects<S: Store, E: Effects<Message>>(
-        &self,
-        cx: &mut Context<'_, S, E>,
-        objects: &[Changed],
-        values: &Bytes,
-    ) -> bool {
-        let mut values = values.clone();
-        for Changed { key, object } in objects {
-            let Some(object) = object else {
-                cx.store.remove(key, false);
-                continue;
-            };
-            let value_bytes = object.value_bytes as usize;
-            if value_bytes > values.len() {
-                return false; // Not what a server of ours sends.
-            }
-            let value = values.split_to(value_bytes);
-            let Ok(place) = cx.store.place(key, object.encoding, value_bytes) else { return false };
-            cx.store.fill(place, 0, &value);
-            cx.store.publish(key, place, object.version, false);
-        }
-        true
-    }
-
     /// Forgets all objects of the star, to begin with nothing.
     pub(crate) fn forget_objects<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
         let mut keys = Vec::new();
@@ -309,4 +284,28 @@ impl Replica {
         self.catch_up.since = None;
         self.catch_up.goal = Seq(0);
     }
+}
+
+/// Applies objects as they are at another server; false if there is no room for one.
+fn take_objects<S: Store, E: Effects<Message>>(
+    cx: &mut Context<'_, S, E>,
+    objects: &[Changed],
+    values: &Bytes,
+) -> bool {
+    let mut values = values.clone();
+    for Changed { key, object } in objects {
+        let Some(object) = object else {
+            cx.store.remove(key, false);
+            continue;
+        };
+        let value_bytes = object.value_bytes as usize;
+        if value_bytes > values.len() {
+            return false; // Not what a server of ours sends.
+        }
+        let value = values.split_to(value_bytes);
+        let Ok(place) = cx.store.place(key, object.encoding, value_bytes) else { return false };
+        cx.store.fill(place, 0, &value);
+        cx.store.publish(key, place, object.version, false);
+    }
+    true
 }

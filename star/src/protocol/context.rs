@@ -1,6 +1,7 @@
 //! What a replica borrows from its server for one step.
 
 use star_core::{
+    error::ErrorCode,
     ids::{ServerId, StarId},
     message::ResponseBody,
     protocol::{Effects, Token},
@@ -66,6 +67,20 @@ impl<S: Store, E: Effects<Message>> Context<'_, S, E> {
     /// Answers whoever asked.
     pub(crate) fn answer(&mut self, asker: Asker, body: &ResponseBody, value: &[u8]) {
         answer(self.effects, &mut self.shared.gathers, asker, body, value);
+    }
+
+    /// Refuses a request whose writes take `wanted_bytes` more, if this server holds too much unfinished already. One
+    /// request is always taken, however large: else an object over the limit could never be stored.
+    pub(crate) fn refuse_overload(&self, wanted_bytes: u64) -> Option<ResponseBody> {
+        let (own_bytes, bytes_max) = (self.shared.own_bytes, self.config.buffer_bytes_max);
+        (own_bytes > 0 && own_bytes + wanted_bytes > bytes_max).then(|| {
+            let text = format!(
+                "server {} holds {own_bytes} bytes of unfinished writes and may hold {bytes_max}; try again a little \
+                 later, or at another server",
+                self.config.name
+            );
+            ResponseBody::error(ErrorCode::Overloaded, text)
+        })
     }
 
     /// Answers a read from the store.

@@ -90,10 +90,9 @@ impl<S: Store> StarNode<S> {
             }
         }
         for number in released.into_iter().map(|(_, number)| number).chain(asked) {
-            if self.lists.open.get(&number).is_some_and(|list| list.waits_for.is_empty()) {
-                if let Some(list) = self.lists.open.remove(&number) {
-                    self.answer_list(effects, &list);
-                }
+            let is_ready = self.lists.open.get(&number).is_some_and(|list| list.waits_for.is_empty());
+            if let Some(list) = is_ready.then(|| self.lists.open.remove(&number)).flatten() {
+                self.answer_list(effects, &list);
             }
         }
     }

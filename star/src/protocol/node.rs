@@ -19,7 +19,7 @@ use super::{
     context::{Asker, Context, Shared},
     list::Lists,
     message::{Message, Operation},
-    propagate::NewWrite,
+    propagate::{NewWrite, charged_bytes},
     replica::Replica,
 };
 
@@ -102,11 +102,19 @@ impl<S: Store> StarNode<S> {
             RequestBody::Get { key } => self.get(effects, asker, &key),
             RequestBody::Set { key, encoding, condition, request_id } => {
                 let operation = Operation::Set(encoding);
-                self.write(effects, asker, NewWrite { key, operation, condition, request_id, value });
+                self.write(
+                    effects,
+                    asker,
+                    NewWrite { key, operation, condition, request_id, value, is_admitted: false },
+                );
             }
             RequestBody::Delete { key, condition, request_id } => {
                 let (operation, value) = (Operation::Delete, Bytes::new());
-                self.write(effects, asker, NewWrite { key, operation, condition, request_id, value });
+                self.write(
+                    effects,
+                    asker,
+                    NewWrite { key, operation, condition, request_id, value, is_admitted: false },
+                );
             }
             RequestBody::List { prefix, after, limit } => self.list(effects, token, prefix, after, limit),
             RequestBody::GetMany { keys } => self.get_many(effects, token, &keys),
@@ -186,6 +194,9 @@ impl<S: Store> StarNode<S> {
                 ResponseBody::error(ErrorCode::BadRequest, text)
             })
         });
+        // Admitted or refused as a whole: a client that sends it again must not find the same part refused each time.
+        let charged: u64 = entries.iter().map(|entry| charged_bytes(entry.value_bytes)).sum();
+        let refusal = refusal.or_else(|| self.parts(0, effects).1.refuse_overload(charged));
         if let Some(refusal) = refusal {
             return effects.reply(token, &refusal, &[]);
         }
@@ -196,7 +207,7 @@ impl<S: Store> StarNode<S> {
             offset += value_bytes as usize;
             let (operation, condition) = (Operation::Set(encoding), Condition::Always);
             let request_id = request_id.part(index as u64);
-            let write = NewWrite { key, operation, condition, request_id, value };
+            let write = NewWrite { key, operation, condition, request_id, value, is_admitted: true };
             self.write(effects, Asker::Part { gather, index: index as u32 }, write);
         }
     }

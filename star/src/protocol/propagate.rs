@@ -27,6 +27,8 @@ pub(crate) struct NewWrite {
     pub(crate) condition: Condition,
     pub(crate) request_id: RequestId,
     pub(crate) value: Bytes,
+    /// Part of a request that was admitted as a whole: the buffer limit was looked at already.
+    pub(crate) is_admitted: bool,
 }
 
 pub(crate) fn charged_bytes(value_bytes: u32) -> u64 {
@@ -41,7 +43,10 @@ impl Replica {
         asker: Asker,
         write: NewWrite,
     ) {
-        if let Some(refusal) = self.refuse_write(cx, write.value.len()) {
+        let refusal = self.refuse_service(cx).or_else(|| {
+            if write.is_admitted { None } else { cx.refuse_overload(charged_bytes(write.value.len() as u32)) }
+        });
+        if let Some(refusal) = refusal {
             cx.answer(asker, &refusal, &[]);
             return;
         }
@@ -99,30 +104,6 @@ impl Replica {
         }
         // The leader answers a repeated request; to everyone else its write is nothing new.
         head.id.number < *finished_below || (!self.leads(me) && self.sessions.get(&head.request_id).is_some())
-    }
-
-    fn refuse_write<S: Store, E: Effects<Message>>(
-        &self,
-        cx: &Context<'_, S, E>,
-        value_bytes: usize,
-    ) -> Option<ResponseBody> {
-        if let Some(refusal) = self.refuse_service(cx) {
-            return Some(refusal);
-        }
-        let wanted_bytes = charged_bytes(value_bytes as u32);
-        let (own_bytes, bytes_max) = (cx.shared.own_bytes, cx.config.buffer_bytes_max);
-        // One write is always taken, however large: else an object over the limit could never be stored.
-        if own_bytes > 0 && own_bytes + wanted_bytes > bytes_max {
-            return Some(ResponseBody::error(
-                ErrorCode::Overloaded,
-                format!(
-                    "server {} holds {own_bytes} bytes of unfinished writes and may hold {bytes_max}; \
-                     try again a little later, or at another server",
-                    cx.config.name
-                ),
-            ));
-        }
-        None
     }
 
     /// Why this server can do nothing for a client of this star now, if so.

@@ -115,7 +115,7 @@ impl Replica {
         cx: &mut Context<'_, S, E>,
         leader: ServerId,
         from: Seq,
-        stamps: Vec<Stamp>,
+        stamps: &[Stamp],
     ) {
         if leader != self.view.leader {
             return;
@@ -123,12 +123,12 @@ impl Replica {
         if self.installed {
             // It came twice; only what is new in it counts.
             let first = from.next();
-            return self.on_stamps(cx, leader, first, &stamps);
+            return self.on_stamps(cx, leader, first, stamps);
         }
         if self.ready < from {
             return self.fall_behind(cx);
         }
-        self.replace_order(cx, from, &stamps);
+        self.replace_order(cx, from, stamps);
         self.base = Seq(from.0 + stamps.len() as u64);
         self.count_ack(leader, self.base);
         self.after_install(cx);

@@ -139,7 +139,6 @@ async fn demonstrate(
     load.put_back(progress).await?;
     checks.push(proof.everywhere("put back as on disk", progress).await?);
     checks.push(proof.listed().await?);
-    checks.push(proof.on_disk());
     load.stop();
     for reader in readers {
         reader.await??;
@@ -155,9 +154,12 @@ fn linearizable(shared: &Shared, progress: &Progress) -> Check {
     let operations = record.history.operations().len();
     let stage = progress.stage("checking the history", 1);
     let judgement = Judgement::of(&record.history, wgl::STATES_MAX);
-    let passed = judgement.is_linearizable();
-    let mut check = Check::new("history linearizable, by two checkers", operations as u64);
-    if !passed {
+    let name = match judgement.yes() {
+        2.. => "history linearizable, by both checkers",
+        _ => "history linearizable",
+    };
+    let mut check = Check::new(name, operations as u64);
+    if !judgement.is_linearizable() {
         check.faults.push(format!("the history is {}: {}", judgement.word(), judgement.json()));
     }
     stage.done(&format!(

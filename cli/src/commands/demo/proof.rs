@@ -1,6 +1,6 @@
 //! Proofs: every server is asked for every object, and what it says is compared byte for byte.
 
-use std::{fs, rc::Rc};
+use std::rc::Rc;
 
 use bytes::Bytes;
 use tokio::task::JoinSet;
@@ -159,22 +159,6 @@ impl<'a> Proof<'a> {
             }
         }
         Ok(check)
-    }
-
-    /// What was stored and proved must still be what is on disk; a file that somebody changed meanwhile is no fault of
-    /// the servers, so it is only said.
-    pub(super) fn on_disk(&self) -> Check {
-        let mut check = Check::new("stored copies compared with the disk again", 0);
-        let mut changed = 0;
-        for file in &self.tree.files {
-            check.compared += 1;
-            changed += u64::from(!fs::read(&file.path).is_ok_and(|now| now == file.value));
-        }
-        if changed > 0 {
-            let changed = output::count(changed);
-            output::note(format!("  {changed} files changed on disk meanwhile: proved against what they were"));
-        }
-        check
     }
 }
 

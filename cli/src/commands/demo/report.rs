@@ -30,6 +30,7 @@ pub(super) struct DemoReport {
     checks: Vec<CheckReport>,
     passed: bool,
     skipped: Vec<Skipped>,
+    changed_on_disk: Vec<String>,
     #[serde(skip)]
     by_server: Vec<ServerRow>,
 }
@@ -107,6 +108,7 @@ impl DemoReport {
             checks: checks.iter().map(CheckReport::new).collect(),
             passed,
             skipped: tree.skipped.iter().map(|(path, why)| Skipped { path: path.clone(), why: why.clone() }).collect(),
+            changed_on_disk: tree.changed_on_disk().into_iter().map(str::to_owned).collect(),
             by_server,
         }
     }
@@ -137,6 +139,12 @@ impl DemoReport {
         output::line(self.operations().to_string())?;
         output::line(self.servers().to_string())?;
         output::line(self.proofs().to_string())?;
+        if !self.changed_on_disk.is_empty() {
+            let (count, first) = (self.changed_on_disk.len(), &self.changed_on_disk[0]);
+            output::line(format!(
+                "{count} files changed on disk meanwhile ({first} …); proved is what was read of them"
+            ))?;
+        }
         if self.passed {
             return output::line(format!(
                 "{GOOD}all proofs hold{GOOD:#}: every object byte for byte at every server, the history linearizable"

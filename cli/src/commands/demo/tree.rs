@@ -73,6 +73,12 @@ impl Tree {
         Ok(tree)
     }
 
+    /// The files that are not on disk any more as they were read: what the servers hold was proved against what was read.
+    pub(super) fn changed_on_disk(&self) -> Vec<&str> {
+        let changed = |file: &&TreeFile| !fs::read(&file.path).is_ok_and(|now| now == file.value);
+        self.files.iter().filter(changed).map(|file| file.key.as_str()).collect()
+    }
+
     fn add(&mut self, path: &Path, limits: &LimitsConfig, bytes_max: u64) {
         match self.load(path, limits, bytes_max) {
             Ok(file) => {
@@ -130,6 +136,9 @@ mod tests {
         assert_eq!((keys, tree.bytes), (vec!["one", "z"], 11));
         let skipped: Vec<&str> = tree.skipped.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(skipped, ["link", "a/two", "a/b/large"]);
+        assert!(tree.changed_on_disk().is_empty());
+        fs::write(root.join("z"), "other").expect("a file");
+        assert_eq!(tree.changed_on_disk(), ["z"]);
         assert!(tree.skipped[2].1.contains("limit of an object"), "{:?}", tree.skipped[2]);
         assert!(Tree::read(&root.join("target"), &LimitsConfig { value_bytes_max: 0, ..limits }, 12).is_err());
     }
