@@ -4,10 +4,11 @@
 //! age is each member's own clock, so at its very edge two members may differ, which is why a retry is only safe within
 //! the configured age.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, hash::BuildHasher, time::Duration};
 
+use hashbrown::HashTable;
+use rustc_hash::FxBuildHasher;
 use star_core::{
-    collections::Map,
     ids::{RequestId, Seq},
     time::Time,
 };
@@ -17,11 +18,18 @@ use super::message::{DoneRequest, Outcome};
 /// The results of the latest writes of one star.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
-    results: Map<RequestId, Outcome>,
-    /// The same requests in seq order, with the time they came in here.
+    /// The requests in seq order, with the time they came in here.
     order: VecDeque<(Time, DoneRequest)>,
+    /// How many were forgotten at the front: entry `n` of all is at `n - gone` in `order`.
+    gone: u64,
+    /// Finds a request in `order`: holds the numbers of all entries by their request ids, and so no id a second time.
+    numbers: HashTable<u64>,
     /// Every request after this seq is remembered.
     forgotten: Seq,
+}
+
+fn hash(request: &RequestId) -> u64 {
+    FxBuildHasher.hash_one(request)
 }
 
 impl Sessions {
@@ -32,7 +40,9 @@ impl Sessions {
 
     /// The result of a request, if it is remembered.
     pub(crate) fn get(&self, request: &RequestId) -> Option<Outcome> {
-        self.results.get(request).copied()
+        let entry = |number: u64| &self.order[(number - self.gone) as usize].1;
+        let number = self.numbers.find(hash(request), |number| entry(*number).request_id == *request)?;
+        Some(entry(*number).outcome)
     }
 
     /// Remembers a request, the latest in seq order, and forgets the oldest over `max`.
@@ -40,7 +50,10 @@ impl Sessions {
         if self.order.back().is_some_and(|(_, last)| last.seq >= done.seq) {
             return;
         }
-        self.results.insert(done.request_id.clone(), done.outcome);
+        let (order, gone) = (&self.order, self.gone);
+        let number = gone + order.len() as u64;
+        let rehash = |number: &u64| hash(&order[(*number - gone) as usize].1.request_id);
+        self.numbers.insert_unique(hash(&done.request_id), number, rehash);
         self.order.push_back((now, done));
         while self.order.len() > max {
             self.forget_oldest();
@@ -58,7 +71,7 @@ impl Sessions {
     pub(crate) fn cut_after(&mut self, seq: Seq) {
         while self.order.back().is_some_and(|(_, last)| last.seq > seq) {
             let (_, done) = self.order.pop_back().expect("looked at above");
-            self.results.remove(&done.request_id);
+            self.forget_number(&done.request_id, self.gone + self.order.len() as u64);
         }
     }
 
@@ -85,8 +98,50 @@ impl Sessions {
 
     fn forget_oldest(&mut self) {
         if let Some((_, done)) = self.order.pop_front() {
-            self.results.remove(&done.request_id);
-            self.forgotten = done.seq;
+            self.forget_number(&done.request_id, self.gone);
+            self.gone += 1;
+            self.forgotten = self.forgotten.max(done.seq);
         }
+    }
+
+    fn forget_number(&mut self, request: &RequestId, number: u64) {
+        if let Ok(entry) = self.numbers.find_entry(hash(request), |known| *known == number) {
+            entry.remove();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use star_core::{Key, Version};
+
+    use super::*;
+
+    fn done(seq: u64) -> DoneRequest {
+        let request_id = RequestId::Counted { client: 1, number: seq };
+        DoneRequest { seq: Seq(seq), request_id, key: Key::new("k"), outcome: Outcome::Written(Version(seq)) }
+    }
+
+    fn known(sessions: &Sessions) -> Vec<u64> {
+        (0..100).filter(|seq| sessions.get(&done(*seq).request_id).is_some()).collect()
+    }
+
+    #[test]
+    fn the_oldest_go_by_number_and_age_and_the_latest_by_seq() {
+        let mut sessions = Sessions::default();
+        for seq in 1..=20 {
+            sessions.insert(Time(seq), done(seq), 10);
+        }
+        assert_eq!(known(&sessions), (11..=20).collect::<Vec<_>>());
+        assert_eq!(sessions.forgotten(), Seq(10));
+        sessions.cut_after(Seq(17));
+        assert_eq!(known(&sessions), (11..=17).collect::<Vec<_>>());
+        sessions.expire(Time(20), Duration::from_nanos(6));
+        assert_eq!(known(&sessions), (14..=17).collect::<Vec<_>>());
+        assert_eq!(sessions.get(&done(15).request_id), Some(Outcome::Written(Version(15))));
+        assert_eq!(sessions.after_seq(Seq(15)).map(|done| done.seq.0).collect::<Vec<_>>(), vec![16, 17]);
+        sessions.insert(Time(21), done(18), 10);
+        sessions.insert(Time(21), done(16), 10);
+        assert_eq!(known(&sessions), (14..=18).collect::<Vec<_>>(), "an older one is known already");
     }
 }
