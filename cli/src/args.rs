@@ -5,8 +5,8 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    bench::BenchArgs, check::CheckArgs, completions::CompletionsArgs, del::DelArgs, demo::DemoArgs, get::GetArgs,
-    ls::LsArgs, serve::ServeArgs, set::SetArgs, shell::ShellArgs, status::StatusArgs, up::UpArgs,
+    bench::BenchArgs, chaos::ChaosArgs, check::CheckArgs, completions::CompletionsArgs, del::DelArgs, demo::DemoArgs,
+    fault::FaultArgs, get::GetArgs, ls::LsArgs, serve::ServeArgs, set::SetArgs, shell::ShellArgs, status::StatusArgs, up::UpArgs,
 };
 
 const EXAMPLES: &str = "\
@@ -19,6 +19,7 @@ Examples:
   star ls photos/ --json                 keys that begin with photos/
   star bench --seconds 5                 a load, on the running cluster or on one of its own
   star demo .                            store a directory, prove every object at every server
+  star chaos --seconds 60                break a cluster of its own under load, prove that nothing is lost
 
 Exit codes:
   0 done   1 error   2 wrong usage or configuration   3 no such object   4 the condition did not hold
@@ -116,6 +117,10 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Store a directory tree in a cluster and prove every object at every server
     Demo(DemoArgs),
+    /// Cut a server's links, or end it like a crash
+    Fault(FaultArgs),
+    /// Break a cluster again and again under load, and prove that no write is lost and no read stale
+    Chaos(ChaosArgs),
     /// Print a script that completes this command line in a shell
     Completions(CompletionsArgs),
 }

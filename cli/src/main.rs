@@ -2,12 +2,13 @@
 //!
 //! [`args`] says what the command line looks like, `commands/` has a module for each command; what they share stands
 //! beside them: [`processes`] (servers as processes of their own), [`connection`] (clients), [`status`] (what servers
-//! say of themselves), [`output`] and [`error`].
+//! say of themselves), [`faults`] (breaking them on demand), [`output`] and [`error`].
 
 mod args;
 mod commands;
 mod connection;
 mod error;
+mod faults;
 mod names;
 mod output;
 mod processes;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use layers::Layers;
 pub use sections::{
-    Backend, ClientConfig, ClusterConfig, ControlConfig, DirtyReads, LimitsConfig, LogConfig, LogFormat,
+    Backend, ClientConfig, ClusterConfig, ControlConfig, DirtyReads, FaultsConfig, LimitsConfig, LogConfig, LogFormat,
     ReplicationConfig, Route, ServiceConfig, StoreConfig,
 };
 use serde::{Deserialize, Serialize};
@@ -43,6 +43,8 @@ pub struct Config {
     pub log: LogConfig,
     /// How processes are managed.
     pub service: ServiceConfig,
+    /// What may be broken on demand.
+    pub faults: FaultsConfig,
 }
 
 /// Why a configuration cannot be used.

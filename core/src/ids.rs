@@ -65,7 +65,7 @@ pub enum RequestId {
         /// The client's own count of its writes.
         number: u64,
     },
-    /// Any string of at most [`RequestId::TEXT_BYTES_MAX`] bytes.
+    /// Any string without a NUL character, of at most [`RequestId::TEXT_BYTES_MAX`] bytes.
     Text(CompactString),
 }
 
@@ -78,7 +78,7 @@ impl RequestId {
     pub fn part(&self, index: u64) -> Self {
         match self {
             Self::Counted { client, number } => Self::Counted { client: *client, number: number.wrapping_add(index) },
-            Self::Text(text) => Self::Text(compact_str::format_compact!("{text}/{index}")),
+            Self::Text(text) => Self::Text(compact_str::format_compact!("{text}\0{index}")),
         }
     }
 }

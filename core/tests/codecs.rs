@@ -6,7 +6,7 @@ use serde_json::Value;
 use star_core::{
     ErrorCode, Key, RequestId, Version,
     message::{
-        Condition, ManyEntry, Request, RequestBody, Response, ResponseBody, SetEntry, Wire,
+        Asked, Condition, Fault, ManyEntry, Request, RequestBody, Response, ResponseBody, SetEntry, Wire,
         frame::{self, Decoder, Frame, FrameError, FrameKind},
         from_postcard, json, to_postcard,
     },
@@ -17,6 +17,22 @@ const FRAME_BYTES_MAX: u64 = 4096;
 
 fn no_id() -> RequestId {
     RequestId::Text("none".into())
+}
+
+fn request(text: &[u8]) -> Request {
+    match json::asked(text, no_id).unwrap() {
+        Asked::Request(request) => request,
+        Asked::Fault(fault) => panic!("{fault:?}"),
+    }
+}
+
+fn any_fault() -> impl Strategy<Value = Fault> {
+    let name = any::<String>();
+    prop_oneof![
+        name.clone().prop_map(|server| Fault::FailLink { server: server.into() }),
+        name.prop_map(|server| Fault::FixLink { server: server.into() }),
+        Just(Fault::FailProcess),
+    ]
 }
 
 fn any_json() -> impl Strategy<Value = Value> {
@@ -148,7 +164,7 @@ proptest! {
         let mut message = serde_json::json!({"type": "SET", "key": key});
         message["value"] = value.clone();
         let text = if pretty { serde_json::to_vec_pretty(&message) } else { serde_json::to_vec(&message) }.unwrap();
-        let request = json::request(&text, no_id).unwrap();
+        let request = request(&text);
         let RequestBody::Set { key: stored, encoding, .. } = request.body else { panic!("a SET") };
         prop_assert_eq!(stored.as_str(), key);
         let answer = answer_of(&ResponseBody::Value { version: Version(1), encoding }, &request.value);
@@ -167,7 +183,7 @@ proptest! {
     #[test]
     fn any_bytes_come_back_the_same(bytes: Vec<u8>) {
         let text = serde_json::json!({"type": "SET", "key": "k", "value_b64": base64(&bytes)}).to_string();
-        let request = json::request(text.as_bytes(), no_id).unwrap();
+        let request = request(text.as_bytes());
         prop_assert_eq!(&request.value[..], &bytes[..]);
         let body = ResponseBody::Value { version: Version(1), encoding: Encoding::Raw };
         let answer: Value = serde_json::from_slice(&answer_of(&body, &bytes)).unwrap();
@@ -178,18 +194,25 @@ proptest! {
     }
 
     #[test]
+    fn faults_come_back_the_same(fault in any_fault()) {
+        let mut header = Vec::new();
+        fault.encode_header(&mut header);
+        prop_assert_eq!(Fault::decode(&header, Bytes::new()).unwrap(), fault);
+    }
+
+    #[test]
     fn random_text_is_a_request_or_a_refusal(text: Vec<u8>, message in any_json()) {
-        let _ = json::request(&text, no_id);
-        let _ = json::request(message.to_string().as_bytes(), no_id);
+        let _ = json::asked(&text, no_id);
+        let _ = json::asked(message.to_string().as_bytes(), no_id);
     }
 
     #[test]
     fn fields_of_any_kind_are_a_request_or_a_refusal(
-        kind in prop::sample::select(vec!["SET", "GET", "DELETE", "CAS", "LIST", "STATUS"]),
+        kind in prop::sample::select(vec!["SET", "GET", "DELETE", "CAS", "LIST", "STATUS", "FAIL_LINK"]),
         fields in prop::collection::btree_map(
             prop::sample::select(vec![
                 "key", "keys", "value", "value_b64", "entries", "request_id", "if_version", "if_absent", "prefix",
-                "after", "limit",
+                "after", "limit", "server",
             ]),
             any_json(),
             0..6,
@@ -199,7 +222,7 @@ proptest! {
         for (name, value) in fields {
             message[name] = value;
         }
-        let _ = json::request(message.to_string().as_bytes(), no_id);
+        let _ = json::asked(message.to_string().as_bytes(), no_id);
     }
 
     #[test]
@@ -321,5 +344,5 @@ fn answers_within_answers_do_not_nest() {
     let error = Response::decode(&nested, Bytes::new()).unwrap_err();
     assert!(error.contains("cannot be read"), "{error}");
     let deep_text = format!(r#"{{"type":"SET","key":"k","value":{}"#, "[".repeat(1 << 20));
-    assert_eq!(json::request(deep_text.as_bytes(), no_id).unwrap_err().code, ErrorCode::BadRequest);
+    assert_eq!(json::asked(deep_text.as_bytes(), no_id).unwrap_err().code, ErrorCode::BadRequest);
 }

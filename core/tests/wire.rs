@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use star_core::{
     Key, RequestId, Version,
     message::{
-        Condition, Request, RequestBody, Response, ResponseBody, Wire,
+        Asked, Condition, Request, RequestBody, Response, ResponseBody, Wire,
         frame::{self, Decoder, Frame, FrameKind},
         json,
     },
@@ -55,9 +55,9 @@ fn the_frames_on_the_page_are_what_is_sent() {
 fn the_requests_on_the_page_are_understood() {
     let rows = PAGE.lines().filter(|line| line.starts_with("| `{\"type\""));
     let requests: Vec<_> = rows.map(|row| row.split('`').nth(1).unwrap()).collect();
-    assert_eq!(requests.len(), 9);
+    assert_eq!(requests.len(), 12);
     for text in requests {
-        json::request(text.as_bytes(), || RequestId::Text("given".into())).expect(text);
+        json::asked(text.as_bytes(), || RequestId::Text("given".into())).expect(text);
     }
 }
 
@@ -69,7 +69,8 @@ fn serve(mut stream: TcpStream) {
     let mut chunk = [0; 4096];
     loop {
         while let Some(Frame::Json(text)) = decoder.decode(&mut buffer).unwrap() {
-            let request = json::request(&text, || panic!("the example names its write")).unwrap();
+            let asked = json::asked(&text, || panic!("the example names its write")).unwrap();
+            let Asked::Request(request) = asked else { panic!("{asked:?}") };
             let (body, value) = match request.body {
                 RequestBody::Set { key, .. } => {
                     objects.insert(key, request.value);

@@ -1,12 +1,12 @@
 //! Runs of the Star protocol: what a seed stands for, and how to run it again.
 
-use star::protocol::{Bug, StarNode};
+use star::protocol::{Bug as StarBug, StarNode};
 use star_core::store::MemoryStore;
 
 use crate::{
     random::Random,
-    star::StarSettings,
-    world::{Failure, Settings, Summary, Trace, World},
+    star::{SESSIONS_FEW, StarSettings},
+    world::{Failure, Settings, Summary, Trace, World, settings::ControlBug},
 };
 
 /// The Star protocol on a store in plain memory.
@@ -17,14 +17,62 @@ pub type Star = StarNode<MemoryStore>;
 pub struct Campaign {
     /// Servers; by default 2 to 5, from the seed.
     pub servers: Option<u16>,
-    /// Inputs until everything is healed; by default a few thousand.
+    /// Inputs until everything is healed; by default some thousands.
     pub steps: Option<u64>,
-    /// Whether stars get other leaders while they work.
-    pub turnover: bool,
-    /// Whether a server crashes.
-    pub crash: bool,
+    /// What happens beside the clients' requests.
+    pub mode: Mode,
     /// A mistake put in on purpose.
     pub bug: Option<Bug>,
+}
+
+/// What happens in the worlds of a campaign, each with all that is in the one before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Links are cut and slow, servers pause, the control plane is away, all for shorter than a lease.
+    #[default]
+    Links,
+    /// Stars get other leaders while they work.
+    Turnover,
+    /// Servers crash and stop, pause for longer than a lease, lose the control plane for long, and come back.
+    Churn,
+}
+
+impl Mode {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Links, Self::Turnover, Self::Churn];
+
+    /// Its name as an option.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Links => "links",
+            Self::Turnover => "turnover",
+            Self::Churn => "churn",
+        }
+    }
+}
+
+/// A mistake put in on purpose: in the protocol, or in what is around it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// In the protocol.
+    Star(StarBug),
+    /// In the control plane or the agents.
+    Control(ControlBug),
+}
+
+impl Bug {
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        StarBug::ALL.into_iter().map(Self::Star).chain(ControlBug::ALL.into_iter().map(Self::Control))
+    }
+
+    /// Its name as an option.
+    pub fn name(self) -> String {
+        match self {
+            Self::Star(bug) => format!("{bug:?}"),
+            Self::Control(bug) => format!("{bug:?}"),
+        }
+    }
 }
 
 impl Campaign {
@@ -32,13 +80,22 @@ impl Campaign {
     pub fn world(&self, seed: u64, trace: Trace) -> World<Star> {
         let mut random = Random::new(seed ^ 0x5354_4152);
         let mut settings = Settings::random(&mut random);
-        let subject = StarSettings::random(&mut random).with_bug(self.bug);
-        if self.turnover {
-            settings = settings.with_turnover();
+        let mut subject = StarSettings::random(&mut random);
+        settings = match self.mode {
+            Mode::Links => settings,
+            Mode::Turnover => settings.with_turnover(),
+            Mode::Churn => settings.with_churn(&mut random),
+        };
+        match self.bug {
+            Some(Bug::Star(bug)) => subject.bug = Some(bug),
+            Some(Bug::Control(bug)) => settings.control_bug = Some(bug),
+            None => {}
         }
-        if self.crash {
-            settings.faults.weights[6] = 1;
+        if settings.replicas.is_some() {
+            settings.workload.weights[4] = 0;
         }
+        // A write may be sent again safely as long as it is remembered, which here is not long at all.
+        settings.writes_again = subject.sessions_max > SESSIONS_FEW;
         settings.servers = self.servers.unwrap_or(settings.servers);
         settings.steps = self.steps.unwrap_or(settings.steps);
         World::new(seed, settings, subject, trace)
@@ -57,13 +114,11 @@ impl Campaign {
     /// The command that runs a seed again and shows every event.
     pub fn replay(&self, seed: u64) -> String {
         let option = |name: &str, value: Option<String>| value.map(|value| format!(" --{name} {value}"));
-        let flag = |name: &str, set: bool| set.then(|| format!(" --{name}"));
         let options = [
             option("servers", self.servers.map(|servers| servers.to_string())),
             option("steps", self.steps.map(|steps| steps.to_string())),
-            flag("turnover", self.turnover),
-            flag("crash", self.crash),
-            option("bug", self.bug.map(|bug| format!("{bug:?}"))),
+            option("mode", Some(self.mode.name().to_owned())),
+            option("bug", self.bug.map(Bug::name)),
         ];
         let options: String = options.into_iter().flatten().collect();
         format!("cargo run -p star-sim -- --seed {seed} --trace{options}")

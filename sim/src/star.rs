@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use star::protocol::{Bug, Control, DirtyReads, NodeConfig, Route, StarNode};
 use star_control::ClusterState;
 use star_core::{
-    ids::{Seq, StarId, Version},
+    ids::{Epoch, Seq, StarId, Version},
     key::Key,
     store::{MemoryStore, Store},
     time::Time,
@@ -15,6 +15,9 @@ use crate::{
     random::Random,
     subject::{Glance, Identity, Stamped, Subject},
 };
+
+/// So few that servers which catch up find that much is forgotten.
+pub(crate) const SESSIONS_FEW: usize = 24;
 
 /// Large enough that no world fills it.
 const CAPACITY_BYTES: u64 = 64 << 20;
@@ -34,6 +37,12 @@ pub struct StarSettings {
     pub buffer_bytes_max: u64,
     /// How long nothing must have moved before lost messages are said again.
     pub repair_after: Duration,
+    /// An answer to a server that catches up holds about so many bytes of objects.
+    pub part_bytes: usize,
+    /// The most keys or requests in such an answer.
+    pub part_entries: usize,
+    /// Results remembered per star.
+    pub sessions_max: usize,
     /// A mistake put in on purpose.
     pub bug: Option<Bug>,
 }
@@ -49,23 +58,18 @@ impl StarSettings {
             chain_from_bytes: random.between(16, 128) as usize,
             buffer_bytes_max: *random.pick(&[3_000, 8_000, 1 << 20, 1 << 20]),
             repair_after: Duration::from_millis(random.between(40, 200)),
+            part_bytes: *random.pick(&[1, 64, 1_000, 256 << 10]),
+            part_entries: random.between(1, 8) as usize,
+            sessions_max: *random.pick(&[SESSIONS_FEW, 1 << 16, 1 << 16, 1 << 16]),
             bug: None,
         }
-    }
-
-    /// The same with a bug.
-    #[must_use]
-    pub fn with_bug(self, bug: Option<Bug>) -> Self {
-        Self { bug, ..self }
     }
 }
 
 impl Subject for StarNode<MemoryStore> {
     type Settings = StarSettings;
-    /// A store in plain memory dies with its server.
-    type Remains = ();
 
-    fn start(settings: &StarSettings, identity: &Identity, _remains: Option<()>) -> Self {
+    fn start(settings: &StarSettings, identity: &Identity) -> Self {
         let config = NodeConfig {
             route: settings.route,
             dirty_reads: settings.dirty_reads,
@@ -73,13 +77,14 @@ impl Subject for StarNode<MemoryStore> {
             chain_from_bytes: settings.chain_from_bytes,
             buffer_bytes_max: settings.buffer_bytes_max,
             repair_after: settings.repair_after,
+            part_bytes: settings.part_bytes,
+            part_entries: settings.part_entries,
+            sessions_max: settings.sessions_max,
             bug: settings.bug,
             ..NodeConfig::new(identity.id, identity.name.clone(), identity.incarnation, identity.stars)
         };
         Self::new(config, MemoryStore::new(identity.stars, CAPACITY_BYTES))
     }
-
-    fn into_remains(self) {}
 
     fn cluster(state: Arc<ClusterState>) -> Control {
         Control::Cluster(state)
@@ -87,6 +92,10 @@ impl Subject for StarNode<MemoryStore> {
 
     fn lease(until: Time) -> Control {
         Control::Lease { until }
+    }
+
+    fn may_advance(&self) -> Vec<(StarId, Epoch)> {
+        Self::may_advance(self)
     }
 
     fn glance(&self, star: StarId) -> Glance {

@@ -14,20 +14,17 @@ use star_core::{
 pub trait Subject: Protocol<Control: Clone> + Sized {
     /// What is the same for all servers of a world, planted bugs among it.
     type Settings: Clone;
-    /// What a crash leaves behind of a server whose store is kept.
-    type Remains;
-
-    /// A server that starts; with what is left of its life before, if anything is.
-    fn start(settings: &Self::Settings, identity: &Identity, remains: Option<Self::Remains>) -> Self;
-
-    /// What a crash leaves behind.
-    fn into_remains(self) -> Self::Remains;
+    /// A server that starts, without any memory of a life before.
+    fn start(settings: &Self::Settings, identity: &Identity) -> Self;
 
     /// The control plane's state, as this protocol is told of it.
     fn cluster(state: Arc<ClusterState>) -> Self::Control;
 
     /// A lease that ends at `until` on this server's clock.
     fn lease(until: Time) -> Self::Control;
+
+    /// The stars in which this server may take its next step towards serving, in the epochs that it speaks of.
+    fn may_advance(&self) -> Vec<(StarId, Epoch)>;
 
     /// What this server holds of a star.
     fn glance(&self, star: StarId) -> Glance;

@@ -16,7 +16,7 @@ use crate::{
 /// How long a local cluster may take until it serves.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 /// Bytes for objects at each server of a local cluster.
-const STORE_BYTES: u64 = 256 << 20;
+const STORE_BYTES: u64 = 512 << 20;
 const STARS: u16 = 8;
 
 /// Why a local cluster could not be started.
@@ -85,6 +85,7 @@ impl StarCluster {
                 ..Default::default()
             },
             lease: star_control::LeaseConfig::default(),
+            allows_faults: false,
         };
         StarServer::start_on(listener, options)
     }

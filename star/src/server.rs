@@ -7,20 +7,21 @@ use std::{
     net::TcpListener,
     path::PathBuf,
     rc::Rc,
+    sync::Arc,
     thread::JoinHandle,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use star_control::{
-    Agent, AgentConfig, ControlEvent, EmbeddedClient, Host, LeaseConfig, PlanConfig, Plane, PlaneError, RedisOptions,
-    RedisPlane, ServerRecord, embedded::ClientTimes,
+    Agent, AgentConfig, ClusterState, ControlEvent, EmbeddedClient, Host, LeaseConfig, PlanConfig, Plane, PlaneError,
+    RedisOptions, RedisPlane, ServerRecord, embedded::ClientTimes,
 };
 use star_core::{
     Epoch, Incarnation, ServerId, StarId, Time,
     config::{Backend, Config},
     network::{ClientOptions, TcpClient},
     protocol::Input,
-    server::{BindError, ControlHost, Handle, Hello, Limits, Server, bind},
+    server::{BindError, ControlHost, Handle, Hello, Limits, Peer, Server, bind},
 };
 use star_objstore::{MappedStore, OpenError};
 use tokio::{
@@ -58,6 +59,8 @@ pub struct ServerOptions {
     pub plan: PlanConfig,
     /// How long leases run.
     pub lease: LeaseConfig,
+    /// Whether clients may ask for faults.
+    pub allows_faults: bool,
 }
 
 /// Where views and leases are kept.
@@ -116,6 +119,7 @@ impl ServerOptions {
                 ttl: Duration::from_millis(config.control.lease_ttl_ms),
                 drift_margin: Duration::from_millis(config.control.lease_drift_margin_ms),
             },
+            allows_faults: config.faults.allow,
         })
     }
 }
@@ -285,31 +289,40 @@ impl Run {
         let handle = server.handle();
         let (registered, is_registered) = oneshot::channel();
         let (stop_agent, agent_stops) = oneshot::channel();
-        let (events, news) = mpsc::unbounded_channel();
+        let (events, mut news) = mpsc::unbounded_channel();
         let (advance, ready) = watch::channel(Vec::new());
         let agent = self.start_agent(handle.clone(), Agency { events, ready, registered, stops: agent_stops });
         server.observe(Box::new(move |node| {
             let ready = node.may_advance();
             advance.send_if_modified(|known| std::mem::replace(known, ready) != *known);
         }));
+        if self.options.allows_faults {
+            server.allow_faults();
+        }
         if let Some(host) = self.host.clone() {
             server.host_control(control_host(host));
         }
         let path = store.path().to_path_buf();
-        let store = match is_registered.await {
-            Ok(id) => {
+        let joined = match is_registered.await {
+            // Registration ends with this server in the cluster's state, which names the cluster for good.
+            Ok(id) => first_state(&mut news).await.map(|cluster| (id, cluster)),
+            // The server was stopped, or must stop, before it could join.
+            Err(_) => None,
+        };
+        let store = match joined {
+            Some((id, cluster)) => {
                 let options = &self.options;
                 let incarnation = options.node.incarnation;
-                info!(addr = %options.addr, %id, %incarnation, "serving");
-                let hello = Hello { cluster: options.cluster.clone(), server: id, incarnation };
+                info!(addr = %options.addr, %id, %incarnation, cluster = %cluster.cluster, "serving");
+                let hello = Hello { cluster: cluster.cluster.clone(), to: id, server: id, incarnation };
+                tell(&handle, ControlEvent::Cluster(cluster));
                 let node = StarNode::new(NodeConfig { me: id, ..options.node.clone() }, store);
                 let follow = spawn_local(follow_news(news, handle));
                 let node = server.run(hello, node).await;
                 follow.abort();
                 node.into_store()
             }
-            // The server was stopped, or must stop, before it could join.
-            Err(_) => store,
+            None => store,
         };
         // Dropping the store tells its readers that nobody keeps it up to date any more.
         drop(store);
@@ -369,23 +382,44 @@ impl Run {
     }
 }
 
+/// The first state of the cluster that the agent speaks of; `None` if it ends before.
+async fn first_state(news: &mut mpsc::UnboundedReceiver<ControlEvent>) -> Option<Arc<ClusterState>> {
+    loop {
+        match news.recv().await? {
+            ControlEvent::Cluster(cluster) => return Some(cluster),
+            ControlEvent::Waiting(why) => info!(%why, "waiting"),
+            ControlEvent::Unreachable(why) => warn!(%why, "trouble with the control plane"),
+            // There is no lease before the registration is over.
+            ControlEvent::Lease { .. } | ControlEvent::LeaseLost => {}
+        }
+    }
+}
+
 /// Hands what the control plane says to the command queue.
 async fn follow_news(mut news: mpsc::UnboundedReceiver<ControlEvent>, handle: Handle<Node>) {
     while let Some(event) = news.recv().await {
-        match event {
-            ControlEvent::Cluster(cluster) => {
-                handle.set_peers(cluster.servers.iter().map(|server| (server.id, server.addr.clone())).collect());
-                handle.input(Input::Control(Control::Cluster(cluster)));
-            }
-            ControlEvent::Lease { until } => handle.input(Input::Control(Control::Lease { until })),
-            ControlEvent::LeaseLost => {
-                warn!("the lease is lost: no reads until there is another");
-                handle.input(Input::Control(Control::Lease { until: Time::ZERO }));
-            }
-            ControlEvent::Waiting(why) => info!(%why, "waiting"),
-            ControlEvent::Unreachable(why) => warn!(%why, "trouble with the control plane"),
-        }
+        tell(&handle, event);
     }
+}
+
+fn tell(handle: &Handle<Node>, event: ControlEvent) {
+    match event {
+        ControlEvent::Cluster(cluster) => {
+            handle.set_peers(cluster.servers.iter().map(peer).collect());
+            handle.input(Input::Control(Control::Cluster(cluster)));
+        }
+        ControlEvent::Lease { until } => handle.input(Input::Control(Control::Lease { until })),
+        ControlEvent::LeaseLost => {
+            warn!("the lease is lost: no reads until there is another");
+            handle.input(Input::Control(Control::Lease { until: Time::ZERO }));
+        }
+        ControlEvent::Waiting(why) => info!(%why, "waiting"),
+        ControlEvent::Unreachable(why) => warn!(%why, "trouble with the control plane"),
+    }
+}
+
+fn peer(server: &ServerRecord) -> Peer {
+    Peer { id: server.id, name: server.name.clone(), addr: server.addr.clone() }
 }
 
 fn control_host(host: Host) -> ControlHost {

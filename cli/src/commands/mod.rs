@@ -1,10 +1,12 @@
 //! One module for each command.
 
 pub(crate) mod bench;
+pub(crate) mod chaos;
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod del;
 pub(crate) mod demo;
+pub(crate) mod fault;
 pub(crate) mod get;
 pub(crate) mod ls;
 pub(crate) mod serve;
@@ -33,6 +35,8 @@ pub(crate) fn run(cli: Cli) -> CliResult {
         Command::Bench(args) => bench::run(&global, &args),
         Command::Check(args) => check::run(&global, &args),
         Command::Demo(args) => demo::run(&global, &args),
+        Command::Fault(args) => fault::run(&global, &args),
+        Command::Chaos(args) => chaos::run(&global, &args),
         Command::Completions(args) => completions::run(&args),
     }
 }

@@ -34,7 +34,8 @@ impl Child {
         let failed =
             |error: std::io::Error| CliError::from(error).context(format!("cannot start server {}", info.name));
         let log = plan.log_directory.join(format!("{}.log", info.name));
-        let log_file = File::create(&log).map_err(failed)?;
+        // A server that starts again goes on in the log of its earlier life.
+        let log_file = File::options().create(true).append(true).open(&log).map_err(failed)?;
         let program = std::env::current_exe().map_err(failed)?;
         let mut command = Command::new(program);
         command.args(["serve", "--name", &info.name, "--until-stdin-closes"]);
@@ -89,11 +90,16 @@ impl Child {
 
     /// Asks the process to stop.
     pub(super) fn terminate(&mut self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Sends a signal, if the process has not ended.
+    pub(super) fn signal(&mut self, signal: Signal) {
         if self.ended().is_none()
             && let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw)
         {
-            // It was not waited for, so the number is still this process's; it may have ended, which is what we want.
-            let _ = kill_process(pid, Signal::TERM);
+            // It was not waited for, so the number is still this process's; it may have ended, which the next look shows.
+            let _ = kill_process(pid, signal);
         }
     }
 

@@ -7,6 +7,7 @@ use std::{path::PathBuf, time::Duration};
 
 use child::Child;
 pub(crate) use plan::Plan;
+use rustix::process::Signal;
 use star_core::{Clock, Time, cluster::ServerInfo};
 
 use crate::{
@@ -82,6 +83,36 @@ impl Processes {
     /// Every server's process.
     pub(crate) fn states(&mut self) -> Vec<ProcessState> {
         self.children.iter_mut().map(Child::state).collect()
+    }
+
+    /// Sends a signal to a server's process.
+    pub(crate) fn signal(&mut self, server: usize, signal: Signal) {
+        self.children[server].signal(signal);
+    }
+
+    /// Ends a server's process at once, as a crash would, and waits until it is gone.
+    pub(crate) fn kill(&mut self, server: usize) {
+        self.children[server].kill();
+    }
+
+    /// Stops a server in good order; the error says what was wrong with its end.
+    pub(crate) async fn stop_one(&mut self, server: usize) -> Result<(), CliError> {
+        self.children[server].terminate();
+        match self.children[server].finish(Clock.now() + STOP_WITHIN).await {
+            None => Ok(()),
+            Some(fault) => Err(CliError::new(fault)),
+        }
+    }
+
+    /// Starts a server that has ended once more.
+    pub(crate) fn start_again(&mut self, server: usize) -> Result<(), CliError> {
+        self.children[server] = Child::start(&self.plan, &self.plan.servers[server])?;
+        Ok(())
+    }
+
+    /// Leaves the logs where they are when all servers have stopped.
+    pub(crate) fn keep_logs(&mut self) {
+        self.plan.keep_logs();
     }
 
     /// The addresses of all servers.

@@ -89,6 +89,11 @@ impl Plan {
         })
     }
 
+    /// Has the logs stay when all else goes.
+    pub(super) fn keep_logs(&mut self) {
+        self.own_directories.retain(|directory| *directory != self.log_directory);
+    }
+
     /// Removes the stores of servers that were killed (others remove theirs themselves), the logs, and directories that
     /// are empty then.
     pub(super) fn clean_up<'a>(&self, killed: impl IntoIterator<Item = &'a str>) {

@@ -1,6 +1,6 @@
 //! The client of an embedded control plane, in the same process or across the network.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use star_core::{
@@ -9,7 +9,7 @@ use star_core::{
     network::TcpClient,
 };
 
-use super::{Call, Host};
+use super::{Call, Carrier, ClusterTimes, Host, cluster::Cluster};
 use crate::{
     ControlPlane,
     machine::{Answer, Command},
@@ -44,6 +44,8 @@ enum Transport {
     Local(Host),
     /// The host is behind this client; `plane` is its address, for people.
     Tcp { client: TcpClient, plane: String },
+    /// Several members keep the plane together.
+    Cluster(Arc<Cluster>),
 }
 
 impl EmbeddedClient {
@@ -57,11 +59,32 @@ impl EmbeddedClient {
         Self { transport: Transport::Tcp { client, plane: plane.into() }, times }
     }
 
+    /// A client of the plane that the members at these addresses (`host:port`) keep together, reached through `carrier`.
+    /// It finds the one that leads by itself.
+    pub fn cluster(carrier: Arc<dyn Carrier>, members: Vec<String>, times: ClusterTimes) -> Self {
+        let client = ClientTimes { answer: times.answer, watch: times.watch };
+        Self { transport: Transport::Cluster(Arc::new(Cluster::new(carrier, members, times))), times: client }
+    }
+
     async fn apply(&self, command: Command) -> Result<Answer, PlaneError> {
         self.call(&Call::Apply(command), self.times.answer).await
     }
 
     async fn call(&self, call: &Call, within: Duration) -> Result<Answer, PlaneError> {
+        match self.ask_host(call, within).await? {
+            Ok(Answer::Refused(why)) => Err(PlaneError::Refused(why)),
+            Ok(Answer::Busy) => Err(PlaneError::Unreachable { plane: self.plane(), why: "it is too busy".into() }),
+            Ok(answer) => Ok(answer),
+            Err(why) => Err(PlaneError::Corrupt { plane: self.plane(), why }),
+        }
+    }
+
+    /// The answer of a single host; the inner error says what is wrong with the bytes that came back.
+    async fn ask_host(
+        &self,
+        call: &Call,
+        within: Duration,
+    ) -> Result<Result<Answer, String>, PlaneError> {
         let mut bytes = Vec::new();
         to_postcard(call, &mut bytes);
         let answer = match &self.transport {
@@ -76,19 +99,16 @@ impl EmbeddedClient {
                     Err(error) => return Err(unreachable(error.to_string())),
                 }
             }
+            Transport::Cluster(cluster) => return Ok(Ok(cluster.call(call).await?)),
         };
-        match from_postcard(&answer) {
-            Ok(Answer::Refused(why)) => Err(PlaneError::Refused(why)),
-            Ok(Answer::Busy) => Err(PlaneError::Unreachable { plane: self.plane(), why: "it is too busy".into() }),
-            Ok(answer) => Ok(answer),
-            Err(why) => Err(PlaneError::Corrupt { plane: self.plane(), why }),
-        }
+        Ok(from_postcard(&answer))
     }
 
     fn plane(&self) -> String {
         match &self.transport {
             Transport::Local(_) => "this server".into(),
             Transport::Tcp { plane, .. } => plane.clone(),
+            Transport::Cluster(cluster) => cluster.name(),
         }
     }
 

@@ -166,7 +166,7 @@ pub struct StoreConfig {
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { directory: "/dev/shm/star".into(), capacity_bytes: 256 << 20, entries_max: 0 }
+        Self { directory: "/dev/shm/star".into(), capacity_bytes: 512 << 20, entries_max: 0 }
     }
 }
 
@@ -277,4 +277,12 @@ impl Default for ServiceConfig {
     fn default() -> Self {
         Self { directory: ".star".into() }
     }
+}
+
+/// `[faults]`: what may be broken on demand, for tests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FaultsConfig {
+    /// Whether any client may cut a server's links and end its process.
+    pub allow: bool,
 }

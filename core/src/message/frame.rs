@@ -42,6 +42,8 @@ pub enum FrameKind {
     Control = 5,
     /// The control plane's answer.
     ControlAnswer = 6,
+    /// A client asks for a fault; the answer is a [`FrameKind::Response`].
+    Fault = 7,
 }
 
 impl FrameKind {
@@ -53,6 +55,7 @@ impl FrameKind {
             4 => Self::Peer,
             5 => Self::Control,
             6 => Self::ControlAnswer,
+            7 => Self::Fault,
             _ => return None,
         })
     }

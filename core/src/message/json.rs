@@ -1,13 +1,13 @@
 //! JSON messages: what any language can speak. An 8-byte big-endian length, then a JSON object in UTF-8.
 //!
-//! A request has a `"type"`, an answer a `"status"`. [`request`] and [`response`] map them to the [`super::Request`]
+//! A request has a `"type"`, an answer a `"status"`. [`asked`] and [`response`] map them to the [`super::Asked`]
 //! and [`super::ResponseBody`] that both codecs share. A value that is a JSON string is stored as its UTF-8 bytes; any
 //! other JSON value as its own text, which comes back as it was written.
 
 mod request;
 mod response;
 
-pub use request::{LIST_LIMIT_DEFAULT, request};
+pub use request::{LIST_LIMIT_DEFAULT, asked};
 pub use response::response;
 use serde_json::{Map, Value};
 

@@ -5,12 +5,14 @@
 //!
 //! The first byte tells them apart: a JSON length starts with 0, a compact frame with [`frame::MAGIC`].
 
+mod fault;
 pub mod frame;
 pub mod json;
 mod request;
 mod response;
 
 use bytes::Bytes;
+pub use fault::{Asked, Fault};
 pub use json::JsonMessage;
 pub use request::{Condition, Request, RequestBody, SetEntry};
 pub use response::{ManyEntry, Response, ResponseBody};

@@ -11,12 +11,12 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::{ConnectionId, Hello, Shared, end_turn, io::JSON_REQUEST, log_end};
+use super::{ConnectionId, Hello, Shared, State, end_turn, io::JSON_REQUEST, log_end};
 use crate::{
     error::ErrorCode,
     ids::RequestId,
     message::{
-        Request, ResponseBody, Wire,
+        Asked, Fault, Request, ResponseBody, Wire,
         frame::{Decoder, Frame, FrameError, FrameKind},
         from_postcard, json,
     },
@@ -176,6 +176,10 @@ impl<P: Protocol + 'static> Connection<'_, P> {
             Frame::Compact { kind: FrameKind::Request, id, header, tail } => self.on_request(id, &header, tail),
             Frame::Compact { kind: FrameKind::Hello, header, .. } => return self.on_hello(&header),
             Frame::Compact { kind: FrameKind::Control, id, header, .. } => self.on_control(id, header),
+            Frame::Compact { kind: FrameKind::Fault, id, header, tail } => match Fault::decode(&header, tail) {
+                Ok(fault) => self.on_fault(id, &fault),
+                Err(why) => self.answer(id, &ResponseBody::error(ErrorCode::BadRequest, why)),
+            },
             Frame::Compact { kind, .. } => {
                 self.refuse(ErrorCode::BadRequest, &format!("a server takes no frames of kind {kind:?}"));
                 return Next::End;
@@ -189,7 +193,7 @@ impl<P: Protocol + 'static> Connection<'_, P> {
         let mut state = self.shared.state.borrow_mut();
         let unnamed = &mut state.unnamed_requests;
         let hello = &self.shared.hello;
-        let request = json::request(text, || {
+        let asked = json::asked(text, || {
             *unnamed += 1;
             // Never a typed client's number: those are drawn at random from all 64-bit numbers.
             let client = u64::from(hello.server.0) << 48 | (hello.incarnation.0 & 0xFFFF_FFFF_FFFF);
@@ -200,8 +204,11 @@ impl<P: Protocol + 'static> Connection<'_, P> {
             connection.under_way += 1;
         }
         drop(state);
-        match request {
-            Ok(request) => self.shared.step(Input::Request { token: self.id.token(JSON_REQUEST), request }),
+        match asked {
+            Ok(Asked::Request(request)) => {
+                self.shared.step(Input::Request { token: self.id.token(JSON_REQUEST), request });
+            }
+            Ok(Asked::Fault(fault)) => self.on_fault(JSON_REQUEST, &fault),
             Err(failure) => self.answer(JSON_REQUEST, &ResponseBody::Error(failure)),
         }
     }
@@ -219,10 +226,18 @@ impl<P: Protocol + 'static> Connection<'_, P> {
         }
     }
 
+    fn on_fault(&self, frame_id: u64, fault: &Fault) {
+        let mut state = self.shared.state.borrow_mut();
+        let State { faults, io, .. } = &mut *state;
+        let answer = faults.have(fault, io);
+        drop(state);
+        self.answer(frame_id, &answer);
+    }
+
     fn on_hello(&self, header: &[u8]) -> Next {
         let ours = &self.shared.hello;
         match from_postcard::<Hello>(header) {
-            Ok(hello) if hello.cluster == ours.cluster && hello.server != ours.server => {
+            Ok(hello) if hello.cluster == ours.cluster && hello.to == ours.server && hello.server != ours.server => {
                 debug!(server = %hello.server, incarnation = %hello.incarnation, "a server has connected");
                 if let Some(connection) = self.shared.state.borrow_mut().io.get(self.id) {
                     connection.peer = Some(hello.server);
@@ -230,7 +245,7 @@ impl<P: Protocol + 'static> Connection<'_, P> {
                 Next::Read
             }
             Ok(hello) => {
-                warn!(?hello, ?ours, "refusing a server of another cluster, or one that says it is this one");
+                debug!(?hello, ?ours, "refusing a server of another cluster, or one that means another server");
                 Next::End
             }
             Err(why) => {

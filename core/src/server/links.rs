@@ -9,7 +9,7 @@ use tokio::{
 };
 use tracing::{debug, info};
 
-use super::{Shared, log_end};
+use super::{Hello, Peer, Shared, log_end};
 use crate::{
     ids::ServerId,
     message::{frame::FrameKind, to_postcard},
@@ -29,10 +29,9 @@ pub(super) struct Links {
 }
 
 impl Links {
-    /// Keeps links to exactly these servers (but not to this one).
-    pub(super) fn set<P: Protocol + 'static>(&mut self, shared: &Rc<Shared<P>>, peers: Vec<(ServerId, String)>) {
-        let wanted: BTreeMap<ServerId, String> =
-            peers.into_iter().filter(|(server, _)| *server != shared.hello.server).collect();
+    /// Keeps links to exactly these servers.
+    pub(super) fn set<P: Protocol + 'static>(&mut self, shared: &Rc<Shared<P>>, peers: Vec<Peer>) {
+        let wanted: BTreeMap<ServerId, String> = peers.into_iter().map(|peer| (peer.id, peer.addr)).collect();
         let gone: Vec<ServerId> = self
             .links
             .iter()
@@ -91,7 +90,7 @@ async fn dial(addr: &str) -> std::io::Result<TcpStream> {
 async fn serve_link<P: Protocol + 'static>(shared: &Rc<Shared<P>>, server: ServerId, stream: TcpStream) {
     let (mut reader, writer) = stream.into_split();
     let mut hello = Vec::new();
-    to_postcard(&shared.hello, &mut hello);
+    to_postcard(&Hello { to: server, ..shared.hello.clone() }, &mut hello);
     let (id, wake) = shared.with_io(|io| {
         let id = io.add(writer);
         io.send_frame(id, FrameKind::Hello, 0, &hello);

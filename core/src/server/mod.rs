@@ -6,6 +6,7 @@
 //! comes from outside (the control plane, a shell, a signal) arrives in the *command queue*.
 
 mod connection;
+mod faults;
 mod io;
 mod links;
 mod outbox;
@@ -13,6 +14,7 @@ mod outbox;
 use std::{cell::RefCell, future::Future, pin::Pin, rc::Rc, time::Duration};
 
 use bytes::Bytes;
+use faults::Faults;
 use io::{ConnectionId, Io};
 use tokio::{
     net::TcpListener,
@@ -30,12 +32,25 @@ use crate::{
 /// What a server says of itself when it connects to another.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Hello {
-    /// The name of the cluster; servers of different clusters refuse each other.
+    /// The cluster, told apart from earlier ones of the same name; servers of different clusters refuse each other.
     pub cluster: String,
+    /// The server that is connected to.
+    pub to: ServerId,
     /// The server that connects.
     pub server: ServerId,
     /// Its life.
     pub incarnation: Incarnation,
+}
+
+/// Another server of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its number.
+    pub id: ServerId,
+    /// Its name.
+    pub name: String,
+    /// Where it listens: `host:port`.
+    pub addr: String,
 }
 
 /// How much a server takes from outside.
@@ -77,7 +92,7 @@ pub type Observer<P> = Box<dyn FnMut(&P)>;
 /// What the command queue carries.
 enum Command<P: Protocol> {
     Input(Input<P::Message, P::Control>),
-    Peers(Vec<(ServerId, String)>),
+    Peers(Vec<Peer>),
     FailLink(ServerId, bool),
     Stop,
 }
@@ -105,8 +120,8 @@ impl<P: Protocol> Handle<P> {
         self.send(Command::Input(input));
     }
 
-    /// Says which servers there are and where they listen; links to others are dropped.
-    pub fn set_peers(&self, peers: Vec<(ServerId, String)>) {
+    /// Says which servers there are (this one may be among them); links to others are dropped.
+    pub fn set_peers(&self, peers: Vec<Peer>) {
         self.send(Command::Peers(peers));
     }
 
@@ -169,6 +184,7 @@ pub struct Server<P: Protocol> {
     limits: Limits,
     control_host: Option<ControlHost>,
     observer: Option<Observer<P>>,
+    allows_faults: bool,
     queue: mpsc::UnboundedReceiver<Command<P>>,
     handle: Handle<P>,
 }
@@ -186,6 +202,7 @@ pub(crate) struct Shared<P: Protocol> {
 pub(crate) struct State<P> {
     protocol: P,
     io: Io,
+    faults: Faults,
     turn_is_due: bool,
     /// Numbers requests that came without an id.
     unnamed_requests: u64,
@@ -196,7 +213,8 @@ impl<P: Protocol + 'static> Server<P> {
     pub fn new(listener: std::net::TcpListener, limits: Limits) -> std::io::Result<Self> {
         let listener = TcpListener::from_std(listener)?;
         let (sender, queue) = mpsc::unbounded_channel();
-        Ok(Self { listener, limits, control_host: None, observer: None, queue, handle: Handle { queue: sender } })
+        let handle = Handle { queue: sender };
+        Ok(Self { listener, limits, control_host: None, observer: None, allows_faults: false, queue, handle })
     }
 
     /// The command queue's open end.
@@ -214,10 +232,21 @@ impl<P: Protocol + 'static> Server<P> {
         self.observer = Some(observer);
     }
 
+    /// Has clients break links and end the process as they like: for tests.
+    pub fn allow_faults(&mut self) {
+        self.allows_faults = true;
+    }
+
     /// Serves until [`Handle::stop`], then gives the protocol back. `hello` is what it says to other servers. Must run in
     /// a `LocalSet`.
     pub async fn run(self, hello: Hello, protocol: P) -> P {
-        let state = State { protocol, io: Io::new(self.limits), turn_is_due: false, unnamed_requests: 0 };
+        let state = State {
+            protocol,
+            io: Io::new(self.limits),
+            faults: Faults::new(self.allows_faults),
+            turn_is_due: false,
+            unnamed_requests: 0,
+        };
         let shared = Rc::new(Shared {
             state: RefCell::new(state),
             turn: Notify::new(),
@@ -279,7 +308,11 @@ async fn drain_queue<P: Protocol + 'static>(shared: &Rc<Shared<P>>, mut queue: m
         for command in batch.drain(..) {
             match command {
                 Command::Input(input) => shared.step(input),
-                Command::Peers(peers) => links.set(shared, peers),
+                Command::Peers(mut peers) => {
+                    peers.retain(|peer| peer.id != shared.hello.server);
+                    shared.state.borrow_mut().faults.learn(peers.iter());
+                    links.set(shared, peers);
+                }
                 Command::FailLink(to, failed) => shared.with_io(|io| io.fail_link(to, failed)),
                 Command::Stop => return links.stop().await,
             }

@@ -1,5 +1,9 @@
-//! Agreement on seq: in one epoch every server that took over its order has the same stamp at the same seq, and servers
-//! that have committed the same seqs hold the same objects, in whatever epoch.
+//! Agreement on seq: in one epoch every server that took over its order has the same stamp at the same seq, and serving
+//! members that have committed the same seqs hold the same objects, in whatever epoch.
+//!
+//! A server that catches up takes objects from members that differ in how far they are, so what it holds is of no one
+//! seq. What it takes is committed somewhere, so nothing in it is newer than the highest seq that any server has
+//! committed when it begins to serve; once it has committed that seq itself, its objects are those of its seq.
 
 use std::collections::BTreeMap;
 
@@ -17,11 +21,32 @@ pub(crate) struct Agreement {
     stamps: Map<(StarId, Epoch, Seq), (Stamped, ServerId)>,
     /// The hash of a star's objects after a seq.
     objects: Map<(StarId, Seq), (u64, ServerId)>,
+    /// The highest seq that any server has committed.
+    committed: BTreeMap<StarId, Seq>,
+    /// From which seq on the objects of a serving member are of one seq; absent while it does not serve.
+    settled: BTreeMap<(ServerId, StarId), Seq>,
     /// Up to where each server's stamps were compared, by epoch.
     compared: BTreeMap<(ServerId, StarId), (Epoch, Seq)>,
 }
 
 impl Agreement {
+    /// A server starts anew.
+    pub(crate) fn forget(&mut self, server: ServerId) {
+        self.settled.retain(|(one, _), _| *one != server);
+        self.compared.retain(|(one, _), _| *one != server);
+    }
+
+    /// How far a server is, and whether it serves.
+    pub(crate) fn note(&mut self, server: ServerId, star: StarId, glance: &Glance) {
+        let highest = self.committed.entry(star).or_default();
+        *highest = glance.committed.max(*highest);
+        if glance.serving {
+            self.settled.entry((server, star)).or_insert(*highest);
+        } else {
+            self.settled.remove(&(server, star));
+        }
+    }
+
     /// The stamps of a server that are not committed.
     pub(crate) fn stamps<S: Subject>(
         &mut self,
@@ -63,6 +88,9 @@ impl Agreement {
         stars: u16,
         glance: &Glance,
     ) -> Result<(), String> {
+        if self.settled.get(&(server, star)).is_none_or(|settled| glance.committed < *settled) {
+            return Ok(());
+        }
         let mut hash = Xxh3::new();
         node.objects(&mut |key, version, value| {
             if key.star(stars) == star {

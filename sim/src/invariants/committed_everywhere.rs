@@ -1,8 +1,17 @@
-//! Committed on all members: when a server has committed a seq, every member of its view that runs holds everything up
-//! to there.
+//! Committed on all members: when a server has committed a seq, every member of its view that answers reads, or that has
+//! acked in the same epoch, holds everything up to there.
 //!
-//! A server may commit late, when a later view is at work already: a member that the later view is without, or that came
-//! back with another life and no memory, has nothing to hold any more. So only those that serve now are looked at.
+//! Why that holds for each kind of member, wherever the two servers are in the order of epochs:
+//!
+//! * A member that calls itself *serving* in the same or a later epoch: it acked the seq as a member, or it came in later
+//!   and its base covers all that was committed before.
+//! * A serving member that is still in an *earlier* epoch (it has not heard of the new view, which keeps it a member):
+//!   what is committed was acked by it in its epoch or before. Nothing is committed in an epoch that it has not adopted.
+//! * A *joining* member counts once it has installed the very epoch of the server: what was committed by then was in the
+//!   INSTALL or needed its ack. Before that, and in other epochs, it may hold nothing yet.
+//! * A server in another life, a learner, and one that was taken out and knows it hold what they hold: they neither ack
+//!   nor answer. One that was taken out and does not know it is no member of the newer view, and as a member of the older
+//!   view it falls under the first two.
 
 use star_core::ids::{ServerId, StarId};
 
@@ -17,7 +26,8 @@ pub(crate) fn check<S: Subject>(
 ) -> Result<(), String> {
     for member in &glance.members {
         let Some(there) = scene.node(*member).map(|node| node.glance(star)) else { continue };
-        if there.serving && there.epoch >= glance.epoch && there.ready < glance.committed {
+        let joins = there.installed && there.epoch == glance.epoch && there.members.contains(member);
+        if (there.serving || joins) && there.ready < glance.committed {
             return Err(format!(
                 "committed on all members: star {star}: server {server} has committed seq {}, but member {member} holds \
                  only seqs up to {}",

@@ -58,6 +58,8 @@ pub(crate) struct Seen<'a> {
     pub(crate) key: &'a Key,
     pub(crate) version: Version,
     pub(crate) value: &'a [u8],
+    /// Whether a client that asks now is told of it without waiting.
+    pub(crate) readable: bool,
 }
 
 impl Checks {
@@ -79,6 +81,7 @@ impl Checks {
         }
         self.committed[at] = vec![Seq(0); usize::from(self.stars)];
         self.version_monotone.forget(server);
+        self.agreement.forget(server);
     }
 
     /// A server has taken a turn.
@@ -96,7 +99,8 @@ impl Checks {
         for star in (0..self.stars).map(StarId) {
             let glance: Glance = node.glance(star);
             let before = &mut self.committed[usize::from(server.0)][usize::from(star.0)];
-            if glance.committed < *before {
+            // A server that does not serve may have to begin anew with nothing.
+            if glance.committed < *before && glance.serving {
                 return Err(format!(
                     "server {server}, star {star}: committed fell from {before} to {}",
                     glance.committed
@@ -105,6 +109,7 @@ impl Checks {
             let star_moved = glance.committed > *before;
             *before = glance.committed;
             self.agreement.stamps(node, server, star, &glance)?;
+            self.agreement.note(server, star, &glance);
             if star_moved {
                 moved = true;
                 committed_everywhere::check(&scene, server, star, &glance)?;
@@ -133,10 +138,12 @@ impl Checks {
     }
 
     fn look_at_objects<S: Subject>(&mut self, node: &S, server: ServerId) -> Result<(), String> {
+        let serving: Vec<bool> = (0..self.stars).map(|star| node.glance(StarId(star)).serving).collect();
         let mut result = Ok(());
         node.objects(&mut |key, version, value| {
             if result.is_ok() {
-                let seen = Seen { server, key, version, value };
+                let serving = serving[usize::from(key.star(self.stars).0)];
+                let seen = Seen { server, key, version, value, readable: serving && !node.look_up(key).1 };
                 result = self.version_monotone.check(&seen).and_then(|()| self.exactly_once.check(&seen));
             }
         });

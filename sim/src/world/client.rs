@@ -121,10 +121,13 @@ impl<S: Subject> World<S> {
 
     fn again_or_give_up(&mut self, client: u32) {
         let attempts_max = self.settings.workload.attempts_max;
+        let writes_again = self.settings.writes_again;
         let me = &mut self.clients[client as usize];
         let Some(under_way) = &mut me.under_way else { return };
         under_way.attempt = 0;
-        if under_way.attempts < attempts_max || self.healing || me.bound_to.is_some() {
+        let may_again = writes_again || !under_way.asked.is_write();
+        let goes_on = under_way.attempts < attempts_max || self.healing || me.bound_to.is_some();
+        if may_again && goes_on {
             let at = self.now + me.random.between(0, BACKOFF_MAX);
             let operation = under_way.operation;
             self.queue.plan(at, Event::Again { client, operation });

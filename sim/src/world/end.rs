@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use star_control::View;
 use star_core::ids::{ServerId, StarId};
 
 use super::{
@@ -9,6 +10,7 @@ use super::{
     client::Client,
     faults::FaultKind,
     settings::{MS, SECOND},
+    trace::view_line,
 };
 use crate::{
     linearizable::{Verdict, versions, wgl},
@@ -41,6 +43,8 @@ pub struct Summary {
     pub unknown: u64,
     /// Operations in the history.
     pub operations: u64,
+    /// Changes of the views.
+    pub views: u64,
     /// Messages between servers.
     pub messages: u64,
     /// Messages that were lost.
@@ -71,6 +75,7 @@ impl Summary {
         self.answers += other.answers;
         self.unknown += other.unknown;
         self.operations += other.operations;
+        self.views += other.views;
         self.messages += other.messages;
         self.lost += other.lost;
         self.undecided += other.undecided;
@@ -94,10 +99,13 @@ impl<S: Subject> World<S> {
     }
 
     fn run_to_the_end(&mut self) -> Result<Summary, String> {
-        while self.steps < self.settings.steps && self.next()? {}
+        while self.steps < self.settings.steps && self.now < self.settings.time_max && self.next()? {}
         self.trace.event(self.now, &[90], &[], || "EVERYTHING IS HEALED");
         self.heal();
         self.come_to_rest()?;
+        if self.settings.restart_all {
+            self.restart_all()?;
+        }
         self.read_everywhere();
         self.come_to_rest()?;
         self.stores_agree()?;
@@ -112,6 +120,7 @@ impl<S: Subject> World<S> {
             answers: self.answers,
             unknown: self.unknown,
             operations: self.history.operations().len() as u64,
+            views: self.views,
             messages: self.network.sent,
             lost: self.network.lost,
             undecided,
@@ -131,12 +140,40 @@ impl<S: Subject> World<S> {
         }
     }
 
+    /// Every server begins a new life, one after another: in the end all that is stored was carried over from server to
+    /// server.
+    fn restart_all(&mut self) -> Result<(), String> {
+        for id in (0..self.settings.servers).map(ServerId) {
+            if !self.can_lose(id) {
+                return Err(format!("server {id} holds the only copy of a star after everything was healed"));
+            }
+            self.trace.event(self.now, &[91, id.0.into()], &[], || format!("server {id} starts anew"));
+            self.crash(id, false);
+            self.restart(id);
+            self.come_to_rest()?;
+        }
+        Ok(())
+    }
+
     /// What is unfinished, if anything.
     fn busy(&self) -> Option<String> {
+        if let Some(view) = self.plane.state().stars.iter().find(|view| !self.is_whole(view)) {
+            return Some(format!("the view is not whole: {}", view_line(view)));
+        }
         if let Some(client) = self.clients.iter().find(|client| client.under_way.is_some()) {
             return Some(format!("client {} waits for an answer", client.number));
         }
         self.checks.at_rest(&self.servers, &self.book, self.now).err()
+    }
+
+    /// Whether a star has as many members as it should, all of them serving and acting on this view.
+    fn is_whole(&self, view: &View) -> bool {
+        let wanted = self.settings.replicas.unwrap_or(usize::MAX).min(self.servers.len());
+        let acts = |member: &ServerId| {
+            let node = self.servers[usize::from(member.0)].node.as_ref();
+            node.is_some_and(|node| node.glance(view.star).epoch == view.epoch)
+        };
+        view.members.len() == wanted && view.joining.is_empty() && view.learners.is_empty() && view.members.iter().all(acts)
     }
 
     /// A last read of all keys at every serving server, for the history.

@@ -1,8 +1,9 @@
 //! What breaks, and for how long. Every fault ends by itself; at the end of a run all are ended at once.
 
+use star_control::{ClusterState, View};
 use star_core::ids::{Incarnation, ServerId, StarId};
 
-use super::{Event, World, settings::MS};
+use super::{Event, World, server::Server, settings::MS};
 use crate::subject::Subject;
 
 /// The kinds of faults.
@@ -12,31 +13,37 @@ pub enum FaultKind {
     CutOneWay,
     /// A link is cut in both directions.
     CutBoth,
-    /// A server takes no steps; what arrives waits for it.
+    /// A server takes no steps for less than its lease; what arrives waits for it.
     Pause,
     /// A link delays everything.
     Slow,
-    /// The control plane cannot be reached.
+    /// Nobody reaches the control plane.
     ControlAway,
-    /// A star gets another leader among the same members.
+    /// One server does not reach the control plane, but its peers.
+    ControlCutOff,
+    /// A star gets another leader among its serving members.
     Turnover,
+    /// A server takes no steps for longer than its lease, so that the others may go on without it.
+    LongPause,
     /// A server is gone and comes back without its memory.
-    CrashForgetting,
-    /// A server is gone and comes back with its store.
-    CrashKeeping,
+    Crash,
+    /// A server stops in order, gives its lease back, and comes back without its memory.
+    Stop,
 }
 
 impl FaultKind {
     /// All of them, in the order of [`super::settings::Faults::weights`].
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::CutOneWay,
         Self::CutBoth,
         Self::Pause,
         Self::Slow,
         Self::ControlAway,
+        Self::ControlCutOff,
         Self::Turnover,
-        Self::CrashForgetting,
-        Self::CrashKeeping,
+        Self::LongPause,
+        Self::Crash,
+        Self::Stop,
     ];
 }
 
@@ -47,7 +54,17 @@ pub(crate) enum Undo {
     Resume(ServerId),
     Hasten(ServerId, ServerId),
     ControlBack,
+    ControlReached(ServerId),
     Restart(ServerId),
+}
+
+impl<S: Subject> Server<S> {
+    /// Whether this server runs in the life that `state` knows and holds a whole copy of the star of `view`.
+    pub(crate) fn is_copy(&self, id: usize, state: &ClusterState, view: &View) -> bool {
+        let id = ServerId(id as u16);
+        let lives = self.node.is_some() && state.server(id).is_some_and(|one| one.incarnation == self.incarnation);
+        lives && view.serving().any(|member| member == id)
+    }
 }
 
 impl<S: Subject> World<S> {
@@ -70,16 +87,21 @@ impl<S: Subject> World<S> {
         if let Some((undo, lasts)) = self.break_something(kind, first, second) {
             self.faults[kind as usize] += 1;
             if let Some(undo) = undo {
-                self.undo_number += 1;
-                self.undo.insert(self.undo_number, undo);
-                self.queue.plan(self.now + lasts, Event::Undo(self.undo_number));
+                self.plan_undo(undo, lasts);
             }
         }
+    }
+
+    fn plan_undo(&mut self, undo: Undo, lasts: u64) {
+        self.undo_number += 1;
+        self.undo.insert(self.undo_number, undo);
+        self.queue.plan(self.now + lasts, Event::Undo(self.undo_number));
     }
 
     /// Returns how the fault ends and after how long; `None` if it cannot happen now.
     fn break_something(&mut self, kind: FaultKind, first: ServerId, second: ServerId) -> Option<(Option<Undo>, u64)> {
         let faults = self.settings.faults.clone();
+        let lease = self.settings.lease.ttl.as_nanos() as u64;
         let mut lasts = |most: u64| self.fault_random.between(MS, most.max(MS));
         match kind {
             FaultKind::CutOneWay | FaultKind::CutBoth if first == second => None,
@@ -94,8 +116,9 @@ impl<S: Subject> World<S> {
                 self.cut(second, first);
                 Some((Some(Undo::Mend(vec![(first, second), (second, first)])), lasts))
             }
-            FaultKind::Pause => {
-                let lasts = lasts(faults.pause_max);
+            FaultKind::Pause | FaultKind::LongPause => {
+                let long = kind == FaultKind::LongPause;
+                let lasts = if long { lease + lasts(faults.long_pause_max - lease) } else { lasts(faults.pause_max) };
                 self.server(first).pauses += 1;
                 Some((Some(Undo::Resume(first)), lasts))
             }
@@ -109,15 +132,22 @@ impl<S: Subject> World<S> {
                 self.plane.absences += 1;
                 Some((Some(Undo::ControlBack), lasts))
             }
+            FaultKind::ControlCutOff => {
+                let lasts = lasts(faults.away_max);
+                self.plane.cut_off[usize::from(first.0)] += 1;
+                Some((Some(Undo::ControlReached(first)), lasts))
+            }
             FaultKind::Turnover => {
                 let star = StarId(self.fault_random.below(self.settings.stars.into()) as u16);
-                self.plane.turn_over(star, first);
-                self.tell_views();
-                Some((None, 0))
+                let done = self.plane.turn_over(star, first).then_some((None, 0));
+                done.inspect(|_| self.views_changed(first))
             }
-            FaultKind::CrashForgetting | FaultKind::CrashKeeping => {
+            FaultKind::Crash | FaultKind::Stop => {
                 let lasts = lasts(faults.down_max);
-                self.crash(first, kind == FaultKind::CrashKeeping)?;
+                if !self.can_lose(first) {
+                    return None;
+                }
+                self.crash(first, kind == FaultKind::Stop);
                 Some((Some(Undo::Restart(first)), lasts))
             }
         }
@@ -130,10 +160,25 @@ impl<S: Subject> World<S> {
         self.trace.event(at, &[11, number], &[], || format!("END OF FAULT {undo:?}"));
         match undo {
             Undo::Mend(links) => links.into_iter().for_each(|(from, to)| self.mend(from, to)),
-            Undo::Resume(server) => self.server(server).pauses -= 1,
+            Undo::Resume(server) => self.resume(server),
             Undo::Hasten(from, to) => self.network.slow_by(from, to, 0),
-            Undo::ControlBack => self.plane.absences -= 1,
+            Undo::ControlBack => {
+                self.plane.absences -= 1;
+                (0..self.settings.servers).for_each(|server| self.reach_control(ServerId(server)));
+            }
+            Undo::ControlReached(server) => {
+                self.plane.cut_off[usize::from(server.0)] -= 1;
+                self.reach_control(server);
+            }
             Undo::Restart(server) => self.restart(server),
+        }
+    }
+
+    /// A server may have missed changes of the views: it asks again some time after the control plane is back.
+    fn reach_control(&mut self, server: ServerId) {
+        if self.plane.is_reached_by(server) {
+            let delay = self.fault_random.between(MS, 2 * self.settings.lease.look_every().as_nanos() as u64);
+            self.tell_views(server, delay);
         }
     }
 
@@ -145,7 +190,6 @@ impl<S: Subject> World<S> {
         for number in numbers {
             self.undo(number);
         }
-        self.tell_views();
     }
 
     fn cut(&mut self, from: ServerId, to: ServerId) {
@@ -170,18 +214,39 @@ impl<S: Subject> World<S> {
         self.queue.plan(at, Event::LinkUp { from, to, generation });
     }
 
-    /// A server is gone. Never the last one that runs; `None` if it cannot be.
-    fn crash(&mut self, id: ServerId, keep: bool) -> Option<()> {
-        let running = self.servers.iter().filter(|server| server.node.is_some()).count();
-        let server = &mut self.servers[usize::from(id.0)];
-        if running < 2 || self.has_crashed {
-            return None;
+    /// A paused server goes on: what was to happen to it meanwhile happens now, in its order.
+    fn resume(&mut self, id: ServerId) {
+        let now = self.now;
+        let server = self.server(id);
+        server.pauses -= 1;
+        if server.pauses == 0 {
+            let frozen = std::mem::take(&mut server.frozen);
+            frozen.into_iter().for_each(|event| self.queue.plan(now, event));
         }
-        // Without learners nobody comes back as a member, so one crash in a run is what a star of two survives.
-        self.has_crashed = true;
-        let node = server.node.take()?;
-        server.remains = keep.then(|| node.into_remains());
+    }
+
+    /// Whether every star has another whole copy at a server that runs. A star whose last copy is lost is founded anew,
+    /// without anything that its clients were told, which nothing here could judge.
+    pub(super) fn can_lose(&self, id: ServerId) -> bool {
+        let state = self.plane.state();
+        let mut others = self.servers.iter().enumerate().filter(|(at, _)| *at != usize::from(id.0));
+        self.servers[usize::from(id.0)].node.is_some()
+            && others.any(|(_, server)| server.node.is_some())
+            && state.stars.iter().all(|view| {
+                let mut others = self.servers.iter().enumerate().filter(|(at, _)| *at != usize::from(id.0));
+                view.founded.0 == 0 || others.any(|(at, server)| server.is_copy(at, state, view))
+            })
+    }
+
+    /// A server is gone, in order or not.
+    pub(super) fn crash(&mut self, id: ServerId, in_order: bool) {
+        if in_order {
+            self.give_lease_back(id);
+        }
+        let server = &mut self.servers[usize::from(id.0)];
+        server.node = None;
         server.inbox.clear();
+        server.frozen.clear();
         server.open.clear();
         server.life += 1;
         self.network.forget(id);
@@ -190,30 +255,12 @@ impl<S: Subject> World<S> {
             let notice = self.now + self.fault_random.between(0, 50 * MS);
             self.queue.plan(notice, Event::LinkDown { from: other, to: id, generation });
         }
-        self.queue.plan(self.now + self.settings.lease, Event::TakeOut(id));
-        Some(())
     }
 
-    /// The control plane looks whether a crashed server's lease has run out.
-    pub(super) fn take_out(&mut self, id: ServerId) {
-        if self.plane.take_out(id, self.now) {
-            self.tell_views();
-        } else if self.plane.state().stars.iter().any(|view| view.is_member(id)) {
-            self.queue.plan(self.now + self.settings.renew_every, Event::TakeOut(id));
-        }
-    }
-
-    /// A crashed server starts again, once it is a member of nothing.
-    fn restart(&mut self, id: ServerId) {
-        if self.plane.state().stars.iter().any(|view| view.is_member(id)) {
-            self.undo_number += 1;
-            self.undo.insert(self.undo_number, Undo::Restart(id));
-            self.queue.plan(self.now + 100 * MS, Event::Undo(self.undo_number));
-            return;
-        }
+    /// A server that was gone starts again, without its memory.
+    pub(super) fn restart(&mut self, id: ServerId) {
         let server = &mut self.servers[usize::from(id.0)];
         server.incarnation = Incarnation(server.incarnation.0 + 1);
-        self.plane.register(id, server.incarnation);
         self.start(id);
         for other in (0..self.settings.servers).map(ServerId).filter(|other| *other != id) {
             for (from, to) in [(id, other), (other, id)] {

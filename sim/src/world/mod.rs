@@ -3,6 +3,7 @@
 //! Nothing in it depends on anything but the seed and the settings: time is the time of the next event, chance comes
 //! from [`Random`], and no order depends on a hash or an address. So a run can be repeated event by event.
 
+mod agent;
 mod book;
 mod client;
 mod end;
@@ -22,11 +23,11 @@ use star_core::{
     ids::{Incarnation, ServerId},
     message::{Request, ResponseBody},
     protocol::{Input, Token},
-    time::Time,
 };
 
 pub(crate) use self::{book::Book, server::Server};
 use self::{
+    agent::{Call, Occasion},
     client::Client,
     faults::{FaultKind, Undo},
     network::Network,
@@ -62,7 +63,6 @@ pub struct World<S: Subject> {
     /// How the faults that last end, by number.
     undo: BTreeMap<u64, Undo>,
     undo_number: u64,
-    has_crashed: bool,
     /// No more faults and no new requests.
     healing: bool,
     history: History,
@@ -74,10 +74,12 @@ pub struct World<S: Subject> {
     faults: [u64; FaultKind::ALL.len()],
     answers: u64,
     unknown: u64,
+    /// How often the views changed.
+    views: u64,
 }
 
 /// What can happen. `life` is the server's life that it is meant for.
-enum Event<S: Subject> {
+pub(crate) enum Event<S: Subject> {
     Turn {
         server: ServerId,
         life: u64,
@@ -102,25 +104,20 @@ enum Event<S: Subject> {
         to: ServerId,
         generation: u64,
     },
-    /// A server asks for a new lease.
-    Renew {
+    /// Something happens to a server's agent.
+    Agent {
         server: ServerId,
         life: u64,
+        occasion: Occasion,
     },
-    /// Its question has reached the control plane; `sent` is on the server's clock.
-    Renewal {
+    /// An agent's call has reached the control plane.
+    Call {
         server: ServerId,
         life: u64,
         incarnation: Incarnation,
-        sent: Time,
+        number: u64,
+        call: Call,
     },
-    /// News of the control plane reach a server.
-    News {
-        server: ServerId,
-        life: u64,
-        arrival: Arrival<S>,
-    },
-    TakeOut(ServerId),
     Wake(u32),
     Ask {
         server: ServerId,
@@ -152,18 +149,18 @@ impl<S: Subject> World<S> {
         let network = Network::new(settings.servers, settings.delay, settings.loss, random.fork());
         let servers = (0..settings.servers).map(|_| Server::new(&settings, &mut random)).collect();
         let clients = (0..settings.workload.clients).map(|number| Client::new(number, random.fork())).collect();
+        let lease = settings.lease.ttl.as_nanos() as u64;
         let mut world = Self {
             now: 0,
             queue: Queue::new(),
             servers,
             network,
-            plane: Plane::new(settings.servers, settings.stars),
+            plane: Plane::new(settings.servers, settings.stars, lease, settings.control_bug),
             clients,
             workload: Workload::new(settings.workload.clone()),
             fault_random: random.fork(),
             undo: BTreeMap::new(),
             undo_number: 0,
-            has_crashed: false,
             healing: false,
             history: History::new(),
             book: Book::default(),
@@ -173,6 +170,7 @@ impl<S: Subject> World<S> {
             faults: [0; FaultKind::ALL.len()],
             answers: 0,
             unknown: 0,
+            views: 0,
             settings,
             subject,
         };
@@ -198,15 +196,18 @@ impl<S: Subject> World<S> {
     fn next(&mut self) -> Result<bool, String> {
         let Some((at, event)) = self.queue.next() else { return Ok(false) };
         self.now = at;
+        let event = match self.freeze(event) {
+            Some(event) => event,
+            None => return Ok(true),
+        };
         match event {
             Event::Turn { server, life } if self.lives(server, life) => self.turn(server)?,
             Event::Tick { server, life } if self.lives(server, life) => self.tick(server),
-            Event::Renew { server, life } if self.lives(server, life) => self.renew(server, life),
+            Event::Agent { server, life, occasion } if self.lives(server, life) => self.agent(server, occasion),
             Event::Ask { server, life, token, request } if self.lives(server, life) => {
                 self.reach(server, token, request);
             }
-            Event::News { server, life, arrival } if self.lives(server, life) => self.arrive(server, arrival),
-            Event::Turn { .. } | Event::Tick { .. } | Event::Renew { .. } | Event::Ask { .. } | Event::News { .. } => {}
+            Event::Turn { .. } | Event::Tick { .. } | Event::Agent { .. } | Event::Ask { .. } => {}
             Event::Deliver { from, to, generation, message } => {
                 if self.network.link(from, to).generation == generation {
                     self.arrive(to, Arrival::Input(Input::Message { from, message }));
@@ -220,8 +221,9 @@ impl<S: Subject> World<S> {
             Event::LinkUp { from, to, generation } => {
                 self.arrive(from, Arrival::LinkUp { to, generation });
             }
-            Event::Renewal { server, life, incarnation, sent } => self.grant(server, life, incarnation, sent),
-            Event::TakeOut(server) => self.take_out(server),
+            Event::Call { server, life, incarnation, number, call } => {
+                self.on_call(server, life, incarnation, number, call);
+            }
             Event::Wake(client) => self.wake(client),
             Event::Answer { token, body, value } => self.answered(token, &body, &value)?,
             Event::Again { client, operation } => self.again(client, operation),
@@ -237,43 +239,18 @@ impl<S: Subject> World<S> {
         server.life == life && server.node.is_some()
     }
 
-    /// A server asks the control plane for a new lease. One that is paused asks nothing.
-    fn renew(&mut self, id: ServerId, life: u64) {
-        let (now, every) = (self.now, self.settings.renew_every);
-        let server = self.server(id);
-        let (sent, incarnation, paused) = (server.clock(now), server.incarnation, server.pauses > 0);
-        self.queue.plan(now + every, Event::Renew { server: id, life });
-        if !paused {
-            let at = now + self.network.other_delay();
-            self.queue.plan(at, Event::Renewal { server: id, life, incarnation, sent });
+    /// What a paused server would do waits until it goes on.
+    fn freeze(&mut self, event: Event<S>) -> Option<Event<S>> {
+        let (Event::Turn { server, life } | Event::Tick { server, life } | Event::Agent { server, life, .. }) = event
+        else {
+            return Some(event);
+        };
+        let one = &mut self.servers[usize::from(server.0)];
+        if one.pauses == 0 || one.life != life {
+            return Some(event);
         }
-    }
-
-    /// The control plane grants a lease; the server counts it from when it asked, less the margin.
-    fn grant(&mut self, server: ServerId, life: u64, incarnation: Incarnation, sent: Time) {
-        let until = self.now + self.settings.lease;
-        if !self.plane.is_there() || !self.plane.renew(server, incarnation, until) {
-            return;
-        }
-        let until = Time(sent.0 + self.settings.lease - self.settings.lease_margin);
-        let at = self.now + self.network.other_delay();
-        self.queue.plan(at, Event::News { server, life, arrival: Arrival::Lease(until) });
-        self.tell_view(server);
-    }
-
-    /// The control plane tells a server of the latest views.
-    fn tell_view(&mut self, server: ServerId) {
-        if !self.plane.is_there() {
-            return;
-        }
-        let life = self.server(server).life;
-        let arrival = Arrival::Input(Input::Control(S::cluster(self.plane.state())));
-        let at = self.now + self.network.other_delay();
-        self.queue.plan(at, Event::News { server, life, arrival });
-    }
-
-    fn tell_views(&mut self) {
-        (0..self.settings.servers).for_each(|server| self.tell_view(ServerId(server)));
+        one.frozen.push(event);
+        None
     }
 
     /// A server answers: what it says is a promise from now on, even if the client never hears it.

@@ -61,6 +61,11 @@ impl Network {
         self.random.between(self.delay.0, self.delay.1.max(self.delay.0))
     }
 
+    /// Whether a message between a server and the control plane is lost.
+    pub(crate) fn loses(&mut self) -> bool {
+        self.loss > 0 && self.random.chance(self.loss)
+    }
+
     /// Cuts a link; true if it was not cut before.
     pub(crate) fn cut(&mut self, from: ServerId, to: ServerId) -> bool {
         let link = self.link(from, to);

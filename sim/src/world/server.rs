@@ -1,6 +1,9 @@
 //! A server of the world: its inbox, its clock, its turns.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use star_core::{
     ids::{Incarnation, ServerId},
@@ -11,6 +14,7 @@ use star_core::{
 
 use super::{
     Event, World,
+    agent::Agent,
     plane::server_name,
     settings::{MS, Settings},
 };
@@ -22,14 +26,10 @@ use crate::{
 /// The most inputs in one turn.
 const TURN_INPUTS_MAX: u64 = 16;
 
-/// How long a paused or busy server waits until it looks again whether it may go on.
-const PAUSE_LOOK: u64 = MS;
-
 /// One server.
 pub(crate) struct Server<S: Subject> {
     /// The protocol; `None` while the server is gone.
     pub(crate) node: Option<S>,
-    pub(crate) remains: Option<S::Remains>,
     pub(crate) incarnation: Incarnation,
     /// Grows with every start and crash: what was meant for an earlier life never reaches this one.
     pub(crate) life: u64,
@@ -39,11 +39,15 @@ pub(crate) struct Server<S: Subject> {
     tick_waits: bool,
     /// How many faults keep it from taking steps.
     pub(crate) pauses: u32,
+    /// What would have happened to it while it is paused.
+    pub(super) frozen: Vec<Event<S>>,
     /// Its clock when the world began, and how many millionths faster it runs.
     clock_offset: u64,
     clock_drift: i64,
     /// Until when, on its own clock, it was told that it holds a lease.
     pub(crate) lease_until: Time,
+    /// What keeps its lease and its views.
+    pub(crate) agent: Agent,
     /// Requests that it has not answered yet.
     pub(crate) open: BTreeSet<Token>,
     turn_random: Random,
@@ -61,16 +65,17 @@ impl<S: Subject> Server<S> {
         let drift = random.between(0, settings.clock_drift_max * 2) as i64 - settings.clock_drift_max as i64;
         Self {
             node: None,
-            remains: None,
             incarnation: Incarnation(1),
             life: 0,
             inbox: VecDeque::new(),
             turn_planned: false,
             tick_waits: false,
             pauses: 0,
+            frozen: Vec::new(),
             clock_offset: random.between(0, settings.clock_offset_max),
             clock_drift: drift,
             lease_until: Time::ZERO,
+            agent: Agent::new(settings),
             open: BTreeSet::new(),
             turn_random: random.fork(),
         }
@@ -80,6 +85,12 @@ impl<S: Subject> Server<S> {
     pub(crate) fn clock(&self, now: u64) -> Time {
         let drift = i128::from(now) * i128::from(self.clock_drift) / 1_000_000;
         Time((i128::from(self.clock_offset) + i128::from(now) + drift) as u64)
+    }
+
+    /// How long the world takes until this clock has gone on by `span`; never too short.
+    pub(crate) fn world_time(&self, span: Duration) -> u64 {
+        let rate = (1_000_000 + self.clock_drift) as u128;
+        (span.as_nanos() * 1_000_000 / rate) as u64 + 1
     }
 
     /// Whether it may answer reads as far as its lease goes.
@@ -98,8 +109,7 @@ impl<S: Subject> World<S> {
         let stars = self.settings.stars;
         let server = &mut self.servers[usize::from(id.0)];
         let identity = Identity { id, name: server_name(id), incarnation: server.incarnation, stars };
-        let remains = server.remains.take();
-        server.node = Some(S::start(&self.subject, &identity, remains));
+        server.node = Some(S::start(&self.subject, &identity));
         server.life += 1;
         server.inbox.clear();
         (server.turn_planned, server.tick_waits, server.lease_until) = (false, false, Time::ZERO);
@@ -107,8 +117,11 @@ impl<S: Subject> World<S> {
         let first_tick = self.now + server.turn_random.between(0, TICK_MS * MS);
         self.checks.forget(id);
         self.queue.plan(first_tick, Event::Tick { server: id, life });
-        self.queue.plan(self.now, Event::Renew { server: id, life });
-        self.tell_view(id);
+        self.start_agent(id);
+    }
+
+    pub(super) fn server_clock(&self, id: ServerId) -> Time {
+        self.servers[usize::from(id.0)].clock(self.now)
     }
 
     /// Puts something into a server's inbox and plans a turn.
@@ -141,10 +154,6 @@ impl<S: Subject> World<S> {
     pub(super) fn turn(&mut self, id: ServerId) -> Result<(), String> {
         let at = usize::from(id.0);
         let life = self.servers[at].life;
-        if self.servers[at].pauses > 0 {
-            self.queue.plan(self.now + PAUSE_LOOK, Event::Turn { server: id, life });
-            return Ok(());
-        }
         let now = self.servers[at].clock(self.now);
         let batch = 1 + self.servers[at].turn_random.below(TURN_INPUTS_MAX);
         let mut effects = Vec::new();
@@ -173,7 +182,17 @@ impl<S: Subject> World<S> {
             let next = self.now + 1 + server.turn_random.below(self.settings.turn_delay_max + 1);
             self.queue.plan(next, Event::Turn { server: id, life });
         }
+        self.lease_is_held(id)?;
         self.checks.after_turn(&self.servers, &self.book, self.now, id)
+    }
+
+    /// A server that counts on its lease has it: as long as its clock is within the margin, it stops first.
+    fn lease_is_held(&self, id: ServerId) -> Result<(), String> {
+        let server = &self.servers[usize::from(id.0)];
+        if server.holds_lease(self.now) && !self.plane.holds(id, server.incarnation, self.now) {
+            return Err(format!("lease exclusion: server {id} counts on a lease that the control plane has given up"));
+        }
+        Ok(())
     }
 
     /// What the protocol is told of an arrival, if anything.

@@ -1,5 +1,10 @@
 //! What kind of world it is: how many servers, how fast the links, how often something breaks.
 
+use std::time::Duration;
+
+use star_control::{LeaseConfig, PlanConfig};
+
+use super::faults::FaultKind;
 use crate::random::Random;
 
 /// A millisecond in the world's nanoseconds.
@@ -8,35 +13,60 @@ pub const MS: u64 = 1_000_000;
 /// A second in the world's nanoseconds.
 pub const SECOND: u64 = 1_000 * MS;
 
+/// The fastest and the slowest clock, in millionths: a little less than the share of the drift margin in a lease.
+const DRIFT_MAX: u64 = 95_000;
+
 /// The settings of a world. All times are in nanoseconds, all shares in millionths.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Servers; all of them are members of every star at first.
+    /// Servers.
     pub servers: u16,
     /// Stars.
     pub stars: u16,
-    /// Events until everything is healed and the end begins.
+    /// How many members a star has; `None`: all servers.
+    pub replicas: Option<usize>,
+    /// Inputs that the protocol takes until everything is healed and the end begins.
     pub steps: u64,
+    /// How long the world runs until then at most.
+    pub time_max: u64,
     /// The least and the most time that a message is under way.
     pub delay: (u64, u64),
     /// The most time from the arrival of an input to the server's turn.
     pub turn_delay_max: u64,
-    /// Messages between servers that are lost although the link is up.
+    /// Messages between servers, and calls of the control plane, that are lost although the link is up.
     pub loss: u64,
     /// How far a server's clock may start from the world's.
     pub clock_offset_max: u64,
-    /// How much faster or slower a clock may run.
+    /// How much faster or slower a clock may run. Leases are safe up to the share that the drift margin has in them.
     pub clock_drift_max: u64,
-    /// How long a lease lasts at the control plane.
-    pub lease: u64,
-    /// What a server takes off its lease, because its clock may be slower than the control plane's.
-    pub lease_margin: u64,
-    /// How often a server renews its lease.
-    pub renew_every: u64,
+    /// How long leases run, by the control plane's clock, which is the world's.
+    pub lease: LeaseConfig,
+    /// Whether every server starts anew at the end, one after another.
+    pub restart_all: bool,
+    /// Whether a client may send a write again: not where servers remember only a few requests.
+    pub writes_again: bool,
+    /// A mistake of the control plane or of the agents, put in on purpose.
+    pub control_bug: Option<ControlBug>,
     /// The clients.
     pub workload: Workload,
     /// What breaks.
     pub faults: Faults,
+}
+
+/// Mistakes around the protocol that can be planted; those of the protocol are `star::protocol::Bug`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControlBug {
+    /// The renewal of a lease that has run out counts: nobody reads the views first.
+    LeaseRevived,
+    /// Servers are taken out of views before their leases have run out.
+    EvictionBeforeLeaseEnd,
+    /// A lease that was just acquired counts before the views are read.
+    LeaseBeforeViews,
+}
+
+impl ControlBug {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::LeaseRevived, Self::EvictionBeforeLeaseEnd, Self::LeaseBeforeViews];
 }
 
 /// What the clients do.
@@ -68,55 +98,87 @@ pub struct Faults {
     /// How many may last at the same time.
     pub at_once_max: usize,
     /// How likely each kind is, in the order of [`super::faults::FaultKind::ALL`].
-    pub weights: [u64; 8],
+    pub weights: [u64; FaultKind::ALL.len()],
     /// The longest cut of a link.
     pub cut_max: u64,
-    /// The longest pause of a server.
+    /// The longest pause of a server that is shorter than its lease.
     pub pause_max: u64,
+    /// The longest pause that is longer than a lease.
+    pub long_pause_max: u64,
     /// The most that a slow link adds to the delay.
     pub slow_max: u64,
-    /// The longest absence of the control plane.
+    /// The longest absence of the control plane, for all or for one server.
     pub away_max: u64,
     /// The longest time until a crashed server starts again.
     pub down_max: u64,
 }
 
 impl Settings {
-    /// A world drawn at random: delays, link cuts and heals, pauses shorter than a lease; one view per star.
+    /// A world drawn at random in which links are cut and servers pause for shorter than their leases.
     pub fn random(random: &mut Random) -> Self {
         let delay_max = *random.pick(&[200_000, MS, 5 * MS, 20 * MS]);
-        let lease = SECOND;
+        let lease = random.between(300, 1_000) * MS;
+        let servers = random.between(2, 5) as u16;
+        let stars = random.between(1, 4) as u16;
+        // With fewer members than servers no server answers for several stars at once, as lists and many keys want it.
+        let replicas = (stars == 1 && servers > 2 && random.chance(300_000)).then(|| random.between(2, 4) as usize);
         Self {
-            servers: random.between(2, 5) as u16,
-            stars: random.between(1, 3) as u16,
+            servers,
+            stars,
+            replicas,
             steps: 4_000,
+            time_max: 60 * SECOND,
             delay: (random.between(10_000, 100_000), delay_max),
             turn_delay_max: random.between(1_000, 200_000),
             loss: *random.pick(&[0, 0, 0, 1_000, 20_000]),
             clock_offset_max: 1_000 * SECOND,
-            clock_drift_max: 200,
-            lease,
-            lease_margin: lease / 100,
-            renew_every: lease / 4,
+            clock_drift_max: *random.pick(&[200, 10_000, DRIFT_MAX]),
+            lease: LeaseConfig { ttl: Duration::from_nanos(lease), drift_margin: Duration::from_nanos(lease / 10) },
+            restart_all: false,
+            writes_again: true,
+            control_bug: None,
             workload: Workload::random(random, delay_max),
             faults: Faults {
                 every: (10 * MS, random.between(50, 1_000) * MS),
                 at_once_max: random.between(1, 3) as usize,
-                weights: [4, 3, 3, 2, 1, 0, 0, 0],
+                weights: [4, 3, 3, 2, 1, 0, 0, 0, 0, 0],
                 cut_max: random.between(20, 1_000) * MS,
                 pause_max: lease / 2,
+                long_pause_max: 4 * lease,
                 slow_max: 50 * MS,
-                away_max: 2 * lease,
-                down_max: 3 * lease,
+                away_max: lease / 2,
+                down_max: lease,
             },
         }
     }
 
-    /// The same, with changes of leader among the faults: views of the same members under other leaders.
+    /// The same, with changes of leader among the faults.
     #[must_use]
     pub fn with_turnover(mut self) -> Self {
-        self.faults.weights[5] = 4;
+        self.faults.weights[FaultKind::Turnover as usize] = 4;
         self
+    }
+
+    /// The same, with everything else that ends leases and lives: crashes, stops, long pauses, a control plane that is
+    /// away for long; and at the end every server starts anew.
+    #[must_use]
+    pub fn with_churn(mut self, random: &mut Random) -> Self {
+        let lease = self.lease.ttl.as_nanos() as u64;
+        self.faults.weights = [2, 2, 1, 2, 1, 2, 1, 2, 5, 2];
+        self.faults.every = (lease / 10, random.between(1, 4) * lease);
+        self.faults.away_max = random.between(1, 3) * lease;
+        self.faults.cut_max = random.between(1, 4) * lease;
+        self.faults.at_once_max = random.between(1, 4) as usize;
+        self.workload.think_max = *random.pick(&[10 * MS, 50 * MS, 100 * MS]);
+        (self.steps, self.time_max) = (15_000, random.between(10, 25) * lease);
+        self.restart_all = random.chance(250_000);
+        self
+    }
+
+    /// What the views should look like.
+    pub fn plan(&self) -> PlanConfig {
+        let (stars, replicas) = (self.stars, self.replicas);
+        PlanConfig { stars, initial_servers: self.servers.into(), replicas, follow_alive: true }
     }
 }
 

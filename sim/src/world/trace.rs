@@ -2,6 +2,7 @@
 
 use std::{fmt, io::Write};
 
+use star_control::View;
 use xxhash_rust::xxh3::Xxh3;
 
 /// Takes every event of a run.
@@ -48,4 +49,15 @@ impl fmt::Debug for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Trace({:016x})", self.digest())
     }
+}
+
+/// A view in a line: `star 0 epoch 7 leader 2 of 0 1 2 joining 1 learners 3`.
+pub(crate) fn view_line(view: &View) -> String {
+    let list = |what: &str, ids: &[star_core::ServerId]| match ids {
+        [] => String::new(),
+        ids => ids.iter().fold(format!(" {what}"), |line, id| format!("{line} {id}")),
+    };
+    let (members, joining) = (list("of", &view.members), list("joining", &view.joining));
+    let learners = list("learners", &view.learners);
+    format!("star {} epoch {} leader {}{members}{joining}{learners}", view.star, view.epoch, view.leader)
 }

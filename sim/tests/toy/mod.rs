@@ -35,6 +35,7 @@ pub(crate) struct Toy {
     me: ServerId,
     bug: Option<ToyBug>,
     lease_until: Time,
+    cluster: Arc<ClusterState>,
     objects: BTreeMap<Key, (Version, Bytes)>,
     last_version: u64,
     done: BTreeMap<RequestId, ResponseBody>,
@@ -59,7 +60,7 @@ enum ToyBody {
 
 #[derive(Clone, Debug)]
 pub(crate) enum ToyControl {
-    Cluster,
+    Cluster(Arc<ClusterState>),
     Lease(Time),
 }
 
@@ -102,12 +103,13 @@ impl Protocol for Toy {
                 }
             },
             Input::Control(ToyControl::Lease(until)) => self.lease_until = until,
+            Input::Control(ToyControl::Cluster(cluster)) => self.cluster = cluster,
             Input::Tick if self.bug != Some(ToyBug::GivesUp) => {
                 for (number, (_, request)) in &self.waiting {
                     effects.send(ServerId(0), &ask(*number, request));
                 }
             }
-            Input::Tick | Input::Control(ToyControl::Cluster) | Input::LinkUp(_) | Input::LinkDown(_) => {}
+            Input::Tick | Input::LinkUp(_) | Input::LinkDown(_) => {}
         }
     }
 
@@ -229,13 +231,13 @@ fn many(answers: &[Response]) -> Response {
 
 impl Subject for Toy {
     type Settings = Option<ToyBug>;
-    type Remains = ();
 
-    fn start(settings: &Option<ToyBug>, identity: &Identity, _remains: Option<()>) -> Self {
+    fn start(settings: &Option<ToyBug>, identity: &Identity) -> Self {
         Self {
             me: identity.id,
             bug: *settings,
             lease_until: Time::ZERO,
+            cluster: Arc::default(),
             objects: BTreeMap::new(),
             last_version: 0,
             done: BTreeMap::new(),
@@ -245,22 +247,26 @@ impl Subject for Toy {
         }
     }
 
-    fn into_remains(self) {}
-
-    fn cluster(_state: Arc<ClusterState>) -> ToyControl {
-        ToyControl::Cluster
+    fn cluster(state: Arc<ClusterState>) -> ToyControl {
+        ToyControl::Cluster(state)
     }
 
     fn lease(until: Time) -> ToyControl {
         ToyControl::Lease(until)
     }
 
-    fn glance(&self, _star: StarId) -> Glance {
+    /// Views mean nothing to it: it is ready for every step.
+    fn may_advance(&self) -> Vec<(StarId, Epoch)> {
+        self.cluster.stars.iter().map(|view| (view.star, view.epoch)).collect()
+    }
+
+    fn glance(&self, star: StarId) -> Glance {
+        let epoch = self.cluster.stars.get(usize::from(star.0)).map_or(Epoch(0), |view| view.epoch);
         if self.me != ServerId(0) {
-            return Glance::default();
+            return Glance { epoch, ..Glance::default() };
         }
         let (ready, committed) = (Seq(self.last_version), Seq(self.last_version));
-        Glance { epoch: Epoch(1), installed: true, serving: true, members: vec![self.me], ready, committed }
+        Glance { epoch, installed: true, serving: true, members: vec![self.me], ready, committed }
     }
 
     fn stamps(&self, _star: StarId, _visit: &mut dyn FnMut(Seq, Stamped)) {}

@@ -19,17 +19,14 @@ use star_core::{
 };
 
 use super::{
+    config::NodeConfig,
     context::Context,
     log::Log,
     message::{Body, Changed, ChangedObject, Changes, DoneRequest, Message, Since},
+    repair::patience,
     replica::Replica,
     sessions::Sessions,
 };
-
-/// An answer holds objects until their bytes are more than this, in bytes.
-const PART_BYTES: usize = 256 << 10;
-/// The most keys or requests in an answer.
-const PART_ENTRIES: usize = 1024;
 
 /// How far a server has caught up with a star.
 #[derive(Debug, Default)]
@@ -40,7 +37,10 @@ pub(crate) struct CatchUp {
     goal: Seq,
     /// The number of the latest question.
     ask: u64,
-    /// When that was asked, as long as its answer is missing.
+    /// What that was about, and how often it was asked again.
+    asked_since: Option<Since>,
+    repeats: u32,
+    /// When it was last asked, as long as its answer is missing.
     asked_at: Option<Time>,
     /// A joining member lacks committed writes, so the leader cannot go on without its catching up.
     is_behind: bool,
@@ -57,8 +57,8 @@ struct Part {
 }
 
 impl Part {
-    fn is_full(&self) -> bool {
-        self.values.len() >= PART_BYTES || self.objects.len().max(self.done.len()) >= PART_ENTRIES
+    fn is_full(&self, config: &NodeConfig) -> bool {
+        self.values.len() >= config.part_bytes || self.objects.len().max(self.done.len()) >= config.part_entries
     }
 
     fn add_object(&mut self, store: &impl Store, key: Key) {
@@ -85,7 +85,12 @@ impl Replica {
     }
 
     /// A new view: answers to questions of the one before are not taken any more.
-    pub(crate) fn restart_catch_up(&mut self) {
+    pub(crate) fn restart_catch_up(&mut self, me: ServerId) {
+        if self.serves(me) {
+            // From now on what this server has follows from the order.
+            self.catch_up = CatchUp { ask: self.catch_up.ask, ..CatchUp::default() };
+        }
+        self.catch_up.asked_since = None;
         self.catch_up.asked_at = None;
         self.catch_up.is_behind = false;
         self.catch_up.is_exact = false;
@@ -101,7 +106,8 @@ impl Replica {
 
     /// Asks for the next part, unless an answer is still to be expected.
     pub(crate) fn tend_catch_up<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
-        let due = self.catch_up.asked_at.is_none_or(|at| cx.now.since(at) >= cx.config.repair_after);
+        let patience = patience(cx.config.repair_after, self.catch_up.repeats, 0);
+        let due = self.catch_up.asked_at.is_none_or(|at| cx.now.since(at) >= patience);
         if due && self.lacks_objects(cx.me()) {
             self.ask_for_changes(cx);
         }
@@ -114,8 +120,15 @@ impl Replica {
         } else {
             Since::Writes { after: committed, objects_after: committed }
         });
+        // A question that is asked again keeps its number, so that a slow answer still counts.
+        if self.catch_up.asked_since.as_ref() == Some(since) {
+            self.catch_up.repeats += 1;
+        } else {
+            self.catch_up.asked_since = Some(since.clone());
+            self.catch_up.ask += 1;
+            self.catch_up.repeats = 0;
+        }
         let since = since.clone();
-        self.catch_up.ask += 1;
         self.catch_up.asked_at = Some(cx.now);
         let ask = self.catch_up.ask;
         if let Some(source) = self.source(cx.me()) {
@@ -131,7 +144,7 @@ impl Replica {
         if self.catch_up.is_behind || others.is_empty() {
             return (leader != me).then_some(leader);
         }
-        let turn = usize::from(me.0) + self.catch_up.ask as usize / 8;
+        let turn = usize::from(me.0) + self.catch_up.ask as usize / 8 + self.catch_up.repeats as usize / 2;
         Some(others[turn % others.len()])
     }
 
@@ -169,11 +182,12 @@ impl Replica {
         after: Option<&str>,
         part: &mut Part,
     ) -> Since {
-        let begun = begun.unwrap_or(self.committed);
+        // Parts can come from members that have applied less than the first one: what is missing since then comes later.
+        let begun = begun.map_or(self.committed, |begun| begun.min(self.committed));
         let mut last = None;
         let mut is_all = true;
         cx.store.list(self.star, "", after, &mut |key| {
-            if part.is_full() {
+            if part.is_full(cx.config) {
                 is_all = false;
                 return false;
             }
@@ -198,7 +212,7 @@ impl Replica {
         let mut keys: Set<Key> = Set::default();
         let mut last = after;
         for done in self.sessions.after_seq(after).take_while(|done| done.seq <= self.committed) {
-            if part.is_full() {
+            if part.is_full(cx.config) {
                 return Since::Writes { after: last, objects_after };
             }
             if done.seq > objects_after && keys.insert(done.key.clone()) {

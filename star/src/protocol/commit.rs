@@ -190,7 +190,8 @@ impl Replica {
         } else if let Some(place) = write.place {
             cx.store.discard(place);
         }
-        if write.head.id.origin == cx.me() {
+        self.note_settled(cx, &write.head, stamp);
+        if write.is_own {
             cx.shared.own_bytes -= charged_bytes(write.head.value_bytes);
         }
         if let Some(asker) = write.asker {

@@ -34,6 +34,10 @@ pub struct NodeConfig {
     pub sessions_max: usize,
     /// How long results are remembered at most.
     pub session_age_max: Duration,
+    /// An answer to a server that catches up holds objects until their bytes are more than this, in bytes.
+    pub part_bytes: usize,
+    /// The most keys or requests in such an answer.
+    pub part_entries: usize,
     /// How long nothing must have moved before a server says again what may have been lost.
     pub repair_after: Duration,
     /// A mistake put in on purpose, to see that the checks find it. Never set outside of tests.
@@ -57,6 +61,8 @@ impl NodeConfig {
             dirty_reads: DirtyReads::Wait,
             sessions_max: 1 << 16,
             session_age_max: Duration::from_secs(300),
+            part_bytes: 256 << 10,
+            part_entries: 1024,
             repair_after: Duration::from_millis(100),
             bug: None,
         }

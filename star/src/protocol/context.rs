@@ -45,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) last_write: u64,
     /// Bytes of values of this server's own clients that are not committed yet.
     pub(crate) own_bytes: u64,
+    /// Bytes of values that this server has stamped, as the leader of stars, and not applied.
+    pub(crate) promised_bytes: u64,
     /// Requests with many parts.
     pub(crate) gathers: Gathers,
     /// Lists that a star has got ready for in this step.

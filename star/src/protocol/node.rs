@@ -157,16 +157,8 @@ impl<S: Store> StarNode<S> {
             let text = format!("the value has {bytes} bytes, and at most {max} are taken ([limits] value_bytes_max)");
             return Some(ResponseBody::error(ErrorCode::TooLarge, text));
         }
-        match &write.request_id {
-            RequestId::Text(text) if text.is_empty() => {
-                Some(ResponseBody::error(ErrorCode::BadRequest, "`request_id` must not be empty"))
-            }
-            RequestId::Text(text) if text.len() > RequestId::TEXT_BYTES_MAX => {
-                let text = format!("`request_id` has {} bytes, and at most 128 are taken", text.len());
-                Some(ResponseBody::error(ErrorCode::TooLarge, text))
-            }
-            _ => None,
-        }
+        // The id of a part is made from one that was looked at.
+        if write.is_admitted { None } else { refuse_request_id(&write.request_id) }
     }
 
     fn get_many<E: Effects<Message>>(&mut self, effects: &mut E, token: Token, keys: &[Key]) {
@@ -188,7 +180,7 @@ impl<S: Store> StarNode<S> {
         values: &Bytes,
     ) {
         let value_bytes: u64 = entries.iter().map(|entry| u64::from(entry.value_bytes)).sum();
-        let refusal = refuse_parts(entries.len()).or_else(|| {
+        let refusal = refuse_parts(entries.len()).or_else(|| refuse_request_id(request_id)).or_else(|| {
             (value_bytes != values.len() as u64).then(|| {
                 let text = format!("the entries name {value_bytes} bytes of values, and {} came", values.len());
                 ResponseBody::error(ErrorCode::BadRequest, text)
@@ -284,6 +276,20 @@ fn refuse_key(key: &Key, key_bytes_max: usize) -> Option<ResponseBody> {
             format!("the key has {} bytes, and at most {key_bytes_max} are taken ([limits] key_bytes_max)", key.len());
         ResponseBody::error(ErrorCode::TooLarge, text)
     })
+}
+
+fn refuse_request_id(request_id: &RequestId) -> Option<ResponseBody> {
+    match request_id {
+        RequestId::Text(text) if text.is_empty() || text.contains('\0') => {
+            let text = "`request_id` must not be empty, nor have a NUL character in it";
+            Some(ResponseBody::error(ErrorCode::BadRequest, text))
+        }
+        RequestId::Text(text) if text.len() > RequestId::TEXT_BYTES_MAX => {
+            let text = format!("`request_id` has {} bytes, and at most 128 are taken", text.len());
+            Some(ResponseBody::error(ErrorCode::TooLarge, text))
+        }
+        _ => None,
+    }
 }
 
 fn refuse_parts(parts: usize) -> Option<ResponseBody> {

@@ -77,8 +77,9 @@ impl Replica {
         let id = head.id;
         let epoch = self.view.epoch;
         let asker = Some(asker);
-        let (said_at, repeats) = (cx.now, 0);
-        let write = Buffered { head, place, received_bytes: value_bytes, seq: None, epoch, asker, said_at, repeats };
+        let (is_own, said_at, repeats) = (true, cx.now, 0);
+        let received_bytes = value_bytes;
+        let write = Buffered { head, place, received_bytes, seq: None, epoch, is_own, asker, said_at, repeats };
         self.buffer.insert(id, write);
         self.on_complete(cx, id);
     }
@@ -99,8 +100,14 @@ impl Replica {
     fn is_finished(&mut self, me: ServerId, head: &WriteHead) -> bool {
         let finished_below = self.finished_below.entry(head.id.origin).or_default();
         *finished_below = (*finished_below).max(head.id.number - head.behind.min(head.id.number));
-        if self.buffer.contains_key(&head.id) || self.missing.contains_key(&head.id) {
-            return false;
+        if let Some(write) = self.buffer.get(&head.id) {
+            return write.is_own;
+        }
+        if self.missing.contains_key(&head.id) {
+            return false; // Also where an earlier life of this server was the origin.
+        }
+        if head.id.origin == me {
+            return true;
         }
         // The leader answers a repeated request; to everyone else its write is nothing new.
         head.id.number < *finished_below || (!self.leads(me) && self.sessions.get(&head.request_id).is_some())
@@ -203,7 +210,7 @@ impl Replica {
                 cx.effects.send(next, &message);
             }
         }
-        if id.origin == cx.me() || self.is_finished(cx.me(), &head) {
+        if self.is_finished(cx.me(), &head) {
             return;
         }
         if !self.buffer.contains_key(&id) {
@@ -212,15 +219,30 @@ impl Replica {
                 // Without room the write stays unknown here; `repair` asks for it again.
                 Operation::Set(encoding) => match cx.store.place(&head.key, encoding, head.value_bytes as usize) {
                     Ok(place) => Some(place),
-                    Err(_) => return cx.shared.counters.no_space += 1,
+                    Err(_) => return self.no_room_for(cx, &head),
                 },
             };
             let (epoch, seq) = (self.view.epoch, self.missing.remove(&id));
-            let (said_at, repeats) = (cx.now, 0);
-            let write = Buffered { head, place, received_bytes: 0, seq, epoch, asker: None, said_at, repeats };
+            let (is_own, said_at, repeats) = (false, cx.now, 0);
+            let asker = None;
+            let write = Buffered { head, place, received_bytes: 0, seq, epoch, is_own, asker, said_at, repeats };
             self.buffer.insert(id, write);
         }
         self.receive(cx, id, 0, tail);
+    }
+
+    /// There is no room for another server's write. The leader refuses it; at a member with its stamp, writes without one
+    /// make room for it, and then `repair` asks for it again.
+    fn no_room_for<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>, head: &WriteHead) {
+        cx.shared.counters.no_space += 1;
+        if self.installed && self.leads(cx.me()) {
+            self.refuse_unheld(cx, head);
+        } else if self.missing.contains_key(&head.id) {
+            let unstamped = self.buffer.iter().filter(|(_, write)| write.seq.is_none() && !write.is_own);
+            let mut unstamped: Vec<WriteId> = unstamped.map(|(id, _)| *id).collect();
+            unstamped.sort_unstable();
+            unstamped.into_iter().for_each(|id| self.drop_write(cx, id));
+        }
     }
 
     pub(crate) fn on_piece<S: Store, E: Effects<Message>>(
@@ -238,9 +260,7 @@ impl Replica {
                 cx.effects.send(next, &Message { tail: tail.clone(), ..self.message(body) });
             }
         }
-        if id.origin != cx.me() {
-            self.receive(cx, id, offset, tail);
-        }
+        self.receive(cx, id, offset, tail);
     }
 
     /// Bytes of a value have come.
@@ -251,7 +271,7 @@ impl Replica {
         offset: u32,
         bytes: &[u8],
     ) {
-        let Some(write) = self.buffer.get_mut(&id) else { return };
+        let Some(write) = self.buffer.get_mut(&id).filter(|write| !write.is_own) else { return };
         write.epoch = self.view.epoch;
         let end = offset as usize + bytes.len();
         if end > write.head.value_bytes as usize || offset > write.received_bytes {
@@ -293,7 +313,7 @@ impl Replica {
         if let Some(place) = write.place {
             cx.store.discard(place);
         }
-        if id.origin == cx.me() {
+        if write.is_own {
             cx.shared.own_bytes -= charged_bytes(write.head.value_bytes);
         }
         if let Some(asker) = write.asker {

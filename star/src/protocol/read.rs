@@ -38,7 +38,7 @@ impl Replica {
     fn read_dirty<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>, asker: Asker, key: &Key) {
         if cx.config.dirty_reads == DirtyReads::Leader && !self.leads(cx.me()) {
             self.last_asked += 1;
-            self.asked.insert(self.last_asked, (asker, key.clone()));
+            self.asked.insert(self.last_asked, (asker, key.clone(), cx.now));
             self.send(cx, self.view.leader, Body::Read { read: self.last_asked, key: key.clone() });
             return;
         }
@@ -105,7 +105,7 @@ impl Replica {
         read: u64,
         seq: Seq,
     ) {
-        let Some((asker, key)) = self.asked.remove(&read) else { return };
+        let Some((asker, key, _)) = self.asked.remove(&read) else { return };
         self.commit_to(cx, seq);
         self.answer_read(cx, asker, &key);
     }

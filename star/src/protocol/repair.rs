@@ -51,7 +51,7 @@ impl Progress {
 }
 
 /// How long to wait for the effect of something that was said `repeats` times before.
-fn patience(repair_after: Duration, repeats: u32, value_bytes: u32) -> Duration {
+pub(crate) fn patience(repair_after: Duration, repeats: u32, value_bytes: u32) -> Duration {
     let travel = Duration::from_nanos(u64::from(value_bytes) * 1_000_000_000 / BYTES_PER_SECOND_MIN);
     (repair_after + travel) * 2_u32.pow(repeats.min(DOUBLINGS_MAX))
 }
@@ -92,11 +92,10 @@ impl Replica {
         }
         self.fetch_missing(cx);
         if self.leads(cx.me()) {
-            self.stamp_waiting(cx, cx.me());
+            self.stamp_waiting(cx);
         }
         self.ask_under_way(cx);
         self.advance(cx);
-        self.ask_reads_again(cx);
     }
 
     /// Sends this server's own writes again that have been without a stamp for long: others may go on meanwhile, so
@@ -106,10 +105,11 @@ impl Replica {
         if !self.installed || leader == me {
             return;
         }
-        let own: Vec<WriteId> =
-            self.own.iter().take(WRITES_AT_A_TIME).map(|number| WriteId { origin: me, number: *number }).collect();
+        let unstamped = |id: &WriteId| self.buffer.get(id).is_some_and(|write| write.seq.is_none());
+        let own = self.own.iter().map(|number| WriteId { origin: me, number: *number }).filter(unstamped);
+        let own: Vec<WriteId> = own.take(WRITES_AT_A_TIME).collect();
         for id in own {
-            let Some(write) = self.buffer.get_mut(&id).filter(|write| write.seq.is_none()) else { continue };
+            let Some(write) = self.buffer.get_mut(&id) else { continue };
             let patience = patience(cx.config.repair_after, write.repeats, write.head.value_bytes);
             if cx.now.since(write.said_at) >= patience {
                 write.said_at = cx.now;
@@ -132,7 +132,6 @@ impl Replica {
         }
         self.greet(cx, peer);
         self.send_own(cx, &[peer]);
-        self.ask_reads_again(cx);
     }
 
     /// Tells a server where this one stands, so that it says what is missing.
@@ -195,7 +194,7 @@ impl Replica {
             let mut writes: Vec<WriteId> = self
                 .buffer
                 .iter()
-                .filter(|(id, write)| id.origin == *peer && write.seq.is_none())
+                .filter(|(id, write)| id.origin == *peer && write.seq.is_none() && !write.is_own)
                 .map(|(id, _)| *id)
                 .collect();
             writes.sort_unstable();
@@ -232,9 +231,20 @@ impl Replica {
         }
     }
 
-    fn ask_reads_again<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
-        for (read, (_, key)) in &self.asked {
-            self.send(cx, self.view.leader, Body::Read { read: *read, key: key.clone() });
+    /// Asks the leader again about reads that it has not answered for long: their question may be lost.
+    pub(crate) fn ask_reads_again<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
+        if !self.installed {
+            return; // They are looked at anew once the view is installed, by whoever leads then.
+        }
+        let mut due = Vec::new();
+        for (read, (_, key, said_at)) in &mut self.asked {
+            if cx.now.since(*said_at) >= cx.config.repair_after {
+                *said_at = cx.now;
+                due.push(Body::Read { read: *read, key: key.clone() });
+            }
+        }
+        for body in due {
+            self.send(cx, self.view.leader, body);
         }
     }
 }

@@ -25,6 +25,9 @@ use super::{
 /// The most messages of a coming epoch that are kept until this server has its view; more are lost, and said again.
 const EARLY_MESSAGES_MAX: usize = 4096;
 
+/// The most bytes of values in them.
+const EARLY_BYTES_MAX: usize = 16 << 20;
+
 /// One star at one server.
 #[derive(Debug)]
 pub struct Replica {
@@ -64,9 +67,11 @@ pub struct Replica {
     /// Reads and lists that wait until a seq is committed.
     pub(crate) waiting: BTreeMap<Seq, Vec<Waiter>>,
     /// Reads for which the leader was asked.
-    pub(crate) asked: BTreeMap<u64, (Asker, Key)>,
+    pub(crate) asked: BTreeMap<u64, (Asker, Key, Time)>,
     pub(crate) last_asked: u64,
 
+    /// At the leader: bytes of the values that it has stamped and not applied; part of the server's sum.
+    pub(crate) promised_bytes: u64,
     /// Stamps given in this turn, to be sent at its end; the last is at `log.last()`.
     pub(crate) stamps_due: Vec<Stamp>,
     /// Whether `ready` has changed in this turn.
@@ -91,6 +96,8 @@ pub(crate) struct Buffered {
     pub(crate) seq: Option<Seq>,
     /// The epoch in which it came.
     pub(crate) epoch: Epoch,
+    /// Whether this life of this server took it from a client, and holds it against the buffer limit.
+    pub(crate) is_own: bool,
     /// At the origin: who waits for it.
     pub(crate) asker: Option<Asker>,
     /// At the origin: when it was last sent, and how often before.
@@ -146,6 +153,7 @@ impl Replica {
             waiting: BTreeMap::new(),
             asked: BTreeMap::new(),
             last_asked: 0,
+            promised_bytes: 0,
             stamps_due: Vec::new(),
             ack_due: false,
             early: VecDeque::new(),
@@ -158,6 +166,10 @@ impl Replica {
     /// The epoch this server acts in.
     pub fn epoch(&self) -> Epoch {
         self.view.epoch
+    }
+
+    fn early_bytes(&self) -> usize {
+        self.early.iter().map(|(_, message)| message.tail.len()).sum()
     }
 
     pub(crate) fn leads(&self, me: ServerId) -> bool {
@@ -177,7 +189,8 @@ impl Replica {
         message: Message,
     ) {
         if message.epoch > self.view.epoch {
-            if self.early.len() < EARLY_MESSAGES_MAX {
+            let early_bytes: usize = if message.tail.is_empty() { 0 } else { self.early_bytes() };
+            if self.early.len() < EARLY_MESSAGES_MAX && early_bytes + message.tail.len() <= EARLY_BYTES_MAX {
                 self.early.push_back((from, message));
             }
             return;
@@ -249,6 +262,7 @@ impl Replica {
     pub(crate) fn on_tick<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
         self.sessions.expire(cx.now, cx.config.session_age_max);
         self.repair(cx);
+        self.ask_reads_again(cx);
         self.tend_catch_up(cx);
     }
 }

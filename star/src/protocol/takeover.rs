@@ -36,12 +36,14 @@ impl Replica {
         }
         self.view = view.clone();
         self.installed = false;
+        self.recount_promised(cx);
         self.stamps_due.clear();
         self.ack_due = false;
         self.reports.clear();
         self.acked = view.members.iter().map(|member| (*member, Seq(0))).collect();
         self.peers = view.members.iter().copied().filter(|other| *other != me && view.is_member(me)).collect();
-        self.restart_catch_up();
+        self.restart_catch_up(me);
+        self.finished_below.retain(|origin, _| view.is_member(*origin));
         self.progress.touch(cx.now);
         cx.store.set_serving(self.star, self.serves(me));
         if view.is_member(me) {
@@ -93,7 +95,7 @@ impl Replica {
         for member in self.peers.clone() {
             self.send_install(cx, member);
         }
-        self.stamp_waiting(cx, cx.me());
+        self.stamp_waiting(cx);
         self.after_install(cx);
     }
 
@@ -153,6 +155,7 @@ impl Replica {
             stamps.iter().for_each(|stamp| self.add_stamp(*stamp));
         }
         self.installed = true;
+        self.recount_promised(cx);
         self.drop_stale(cx);
         self.count_ack(cx.me(), self.ready);
         self.advance_ready(cx);
@@ -179,11 +182,11 @@ impl Replica {
     /// Drops unstamped writes of other origins that came before this epoch: an origin that lives sends them again, and
     /// no client of one that does not was told anything.
     fn drop_stale<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
-        let (me, epoch) = (cx.me(), self.view.epoch);
+        let epoch = self.view.epoch;
         let mut stale: Vec<WriteId> = self
             .buffer
             .iter()
-            .filter(|(id, write)| write.seq.is_none() && write.epoch < epoch && id.origin != me)
+            .filter(|(_, write)| write.seq.is_none() && write.epoch < epoch && !write.is_own)
             .map(|(id, _)| *id)
             .collect();
         stale.sort_unstable();
@@ -203,13 +206,8 @@ impl Replica {
 
     /// Sends this server's own writes that the leader has not stamped.
     pub(crate) fn send_own<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>, to: &[ServerId]) {
-        let me = cx.me();
-        let mut own: Vec<WriteId> = self
-            .buffer
-            .iter()
-            .filter(|(id, write)| id.origin == me && write.seq.is_none())
-            .map(|(id, _)| *id)
-            .collect();
+        let mut own: Vec<WriteId> =
+            self.buffer.iter().filter(|(_, write)| write.is_own && write.seq.is_none()).map(|(id, _)| *id).collect();
         own.sort_unstable();
         for id in own {
             self.send_again(cx, to, id);
@@ -227,7 +225,7 @@ impl Replica {
             }
         }
         self.release_waiters(cx);
-        for (asker, key) in std::mem::take(&mut self.asked).into_values() {
+        for (asker, key, _) in std::mem::take(&mut self.asked).into_values() {
             self.get(cx, asker, &key);
         }
     }
@@ -237,6 +235,7 @@ impl Replica {
     fn begin_anew<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
         self.leave(cx);
         self.forget_objects(cx);
+        cx.shared.promised_bytes -= self.promised_bytes;
         *self = Self { view: self.view.clone(), early: std::mem::take(&mut self.early), ..Self::new(self.star) };
     }
 
@@ -249,7 +248,9 @@ impl Replica {
         dirty.sort_unstable();
         dirty.iter().for_each(|key| cx.store.mark_clean(key));
         self.missing.clear();
-        self.sessions.cut_after(self.committed);
+        if self.ready > self.committed {
+            self.sessions.cut_after(self.committed);
+        }
         self.ready = self.committed;
         self.log = Log::after(self.committed);
         let text = "this server is not a member of the key's star any more; try another server";
@@ -261,7 +262,7 @@ impl Replica {
                 Waiter::Remote { .. } => {}
             }
         }
-        for (asker, _) in std::mem::take(&mut self.asked).into_values() {
+        for (asker, ..) in std::mem::take(&mut self.asked).into_values() {
             cx.answer(asker, &refusal, &[]);
         }
     }

@@ -4,12 +4,16 @@ use std::time::Duration;
 
 use serde_json::json;
 use star::{CasOutcome, Options, Page, StarClient, Transport};
-use star_core::{Clock, Version, config::Config, message::Condition};
+use star_core::{
+    Clock, Version,
+    config::Config,
+    message::{Condition, Fault},
+};
 
 use super::words;
 use crate::{
     args::{ConnectArgs, GlobalArgs},
-    commands::{get, set, status as status_command},
+    commands::{fault, get, set, status as status_command},
     connection,
     error::{CliError, CliResult, Exit},
     output, settings,
@@ -28,6 +32,9 @@ pub(super) const COMMANDS: &[(&str, &str, &str)] = &[
     ("status", "", "servers and stars"),
     ("servers", "", "servers alone"),
     ("use", "[NAME]", "send everything to one server; without a name to any again"),
+    ("failLink", "[AT] SERVER", "server AT, or the one in use, cuts its link to SERVER (needs [faults] allow = true)"),
+    ("fixLink", "[AT] SERVER", "it uses that link again"),
+    ("failProcess", "[AT]", "server AT, or the one in use, ends as in a crash"),
     ("time", "on|off", "say how long each command took"),
     ("help", "", "this list"),
     ("quit", "", "end (exit and Ctrl-D do the same)"),
@@ -135,6 +142,13 @@ impl Session {
                 Ok(Exit::Done)
             }
             ["use", name] => self.use_server(name).await,
+            ["failLink", at @ .., server] if at.len() < 2 => {
+                self.fault(at.first(), Fault::FailLink { server: (*server).into() }).await
+            }
+            ["fixLink", at @ .., server] if at.len() < 2 => {
+                self.fault(at.first(), Fault::FixLink { server: (*server).into() }).await
+            }
+            ["failProcess", at @ ..] if at.len() < 2 => self.fault(at.first(), Fault::FailProcess).await,
             ["time", switch @ ("on" | "off")] => {
                 self.shows_time = *switch == "on";
                 Ok(Exit::Done)
@@ -198,6 +212,16 @@ impl Session {
             (false, false) => output::line(status_command::server_table(&cluster).to_string())?,
         }
         Ok(Exit::Done)
+    }
+
+    /// Has a fault at a server, or at the one in use.
+    async fn fault(&self, at: Option<&&str>, fault: Fault) -> CliResult {
+        let used = self.used.as_ref().map(|(name, _)| name.as_str());
+        let Some(name) = at.copied().or(used) else {
+            return Err(CliError::usage("which server is to have the fault?").hint("failLink AT SERVER, or first: use AT"));
+        };
+        let addr = fault::addr_of(&self.servers, name, STATUS_WITHIN).await?;
+        fault::have(&self.global, name, &addr, &fault, STATUS_WITHIN).await
     }
 
     async fn use_server(&mut self, name: &str) -> CliResult {

@@ -17,7 +17,7 @@ use crate::{
     error::{ErrorCode, Failure},
     ids::{RequestId, Version},
     key::Key,
-    message::{Condition, Request, RequestBody, SetEntry},
+    message::{Asked, Condition, Fault, Request, RequestBody, SetEntry},
     store::Encoding,
 };
 
@@ -25,7 +25,7 @@ use crate::{
 pub const LIST_LIMIT_DEFAULT: u32 = 1000;
 
 /// What a client may ask for.
-const TYPES: &str = "SET, GET, DELETE, CAS, LIST, STATUS";
+const TYPES: &str = "SET, GET, DELETE, CAS, LIST, STATUS, FAIL_LINK, FIX_LINK, FAIL_PROCESS";
 
 /// What servers say to one another; known here only to explain themselves.
 const TYPES_BETWEEN_SERVERS: [&str; 10] =
@@ -64,6 +64,8 @@ struct Fields<'a> {
     after: Option<&'a RawValue>,
     #[serde(borrow)]
     limit: Option<&'a RawValue>,
+    #[serde(borrow)]
+    server: Option<&'a RawValue>,
 }
 
 /// One of the `entries` of a `SET`.
@@ -81,12 +83,22 @@ fn even_null<'a, D: Deserializer<'a>>(deserializer: D) -> Result<Option<&'a RawV
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
-/// The request of a JSON message's text (without the length in front of it). `fallback` names a write that came
-/// without a `request_id`; such a write must not be sent twice.
-pub fn request(text: &[u8], fallback: impl FnOnce() -> RequestId) -> Result<Request, Failure> {
+/// What a JSON message's text (without the length in front of it) asks for. `fallback` names a write that came without
+/// a `request_id`; such a write must not be sent twice.
+pub fn asked(text: &[u8], fallback: impl FnOnce() -> RequestId) -> Result<Asked, Failure> {
     let fields: Fields<'_> = serde_json::from_slice(text).map_err(|error| not_an_object(&error))?;
     let kind = text_field("type", fields.kind)?;
-    match &*kind {
+    let fault = match &*kind {
+        "FAIL_LINK" => Fault::FailLink { server: fields.server()? },
+        "FIX_LINK" => Fault::FixLink { server: fields.server()? },
+        "FAIL_PROCESS" => Fault::FailProcess,
+        kind => return request(kind, &fields, fallback).map(Asked::Request),
+    };
+    Ok(Asked::Fault(fault))
+}
+
+fn request(kind: &str, fields: &Fields<'_>, fallback: impl FnOnce() -> RequestId) -> Result<Request, Failure> {
+    match kind {
         "GET" => fields.get(),
         "SET" if fields.entries.is_some() => fields.set_many(fallback),
         "SET" => fields.set(fields.condition()?, fallback),
@@ -172,6 +184,10 @@ impl Fields<'_> {
             limit: limit.map_or(LIST_LIMIT_DEFAULT, |limit| u32::try_from(limit).unwrap_or(u32::MAX)),
         }
         .into())
+    }
+
+    fn server(&self) -> Result<CompactString, Failure> {
+        text_field("server", self.server).map(CompactString::from)
     }
 
     fn condition(&self) -> Result<Condition, Failure> {

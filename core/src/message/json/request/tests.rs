@@ -3,7 +3,10 @@ use serde_json::json;
 use super::*;
 
 fn parse(text: &str) -> Result<Request, Failure> {
-    request(text.as_bytes(), || RequestId::Counted { client: 1, number: 2 })
+    match asked(text.as_bytes(), || RequestId::Counted { client: 1, number: 2 })? {
+        Asked::Request(request) => Ok(request),
+        Asked::Fault(fault) => panic!("{text} is no fault, and not {fault:?}"),
+    }
 }
 
 fn refusal(text: &str) -> (ErrorCode, String) {
@@ -130,4 +133,16 @@ fn refusals_name_what_is_wrong() {
 fn a_refusal_quotes_only_a_little_of_a_large_field() {
     let (_, message) = refusal(&json!({"type": "ä".repeat(100_000)}).to_string());
     assert!(message.len() < 300, "{} bytes", message.len());
+}
+
+#[test]
+fn faults_are_told_from_requests() {
+    let fault = |text: &str| asked(text.as_bytes(), || panic!("a fault needs no id"));
+    let server = "b".into();
+    assert_eq!(fault(r#"{"type":"FAIL_LINK","server":"b"}"#), Ok(Asked::Fault(Fault::FailLink { server })));
+    let server = "b".into();
+    assert_eq!(fault(r#"{"server":"b","type":"FIX_LINK"}"#), Ok(Asked::Fault(Fault::FixLink { server })));
+    assert_eq!(fault(r#"{"type":"FAIL_PROCESS"}"#), Ok(Asked::Fault(Fault::FailProcess)));
+    let missing = fault(r#"{"type":"FAIL_LINK"}"#).expect_err("which link?");
+    assert!(missing.code == ErrorCode::BadRequest && missing.message.contains("server"), "{missing}");
 }

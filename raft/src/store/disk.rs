@@ -1,0 +1,122 @@
+//! The thread that writes: changes in the order in which they come, all that wait in one transaction.
+
+use std::{
+    io,
+    sync::mpsc::{Receiver, Sender, channel},
+    thread::JoinHandle,
+};
+
+use openraft::storage::LogFlushed;
+use redb::{Database, WriteTransaction};
+use tokio::sync::oneshot;
+
+use super::{FACTS, LOG, encoded, text};
+use crate::types::{LogId, Types, Vote};
+
+/// The most changes in one transaction, so that the first does not wait for ever for the last.
+const BATCH_MAX: usize = 256;
+
+/// One change of what is on disk.
+#[derive(Debug)]
+pub(crate) enum Change {
+    /// Entries by index.
+    Append(Vec<(u64, Vec<u8>)>),
+    /// Removes the entry of this index, and all after it.
+    Truncate(u64),
+    /// Removes this entry and all before it.
+    Purge(LogId),
+    Vote(Vote),
+    /// An encoded [`super::Kept`].
+    Snapshot(Vec<u8>),
+}
+
+/// Who wants to know that a change is on disk.
+enum Waiter {
+    Log(LogFlushed<Types>),
+    Call(oneshot::Sender<Result<(), io::Error>>),
+}
+
+/// The way to the thread that writes. It ends when the last of these is dropped.
+#[derive(Clone)]
+pub(crate) struct Disk(Sender<(Change, Waiter)>);
+
+impl Disk {
+    pub(super) fn start(database: Database) -> io::Result<(Self, JoinHandle<()>)> {
+        let (sender, changes) = channel();
+        let thread = std::thread::Builder::new().name("control-disk".into()).spawn(move || run(&database, &changes))?;
+        Ok((Self(sender), thread))
+    }
+
+    /// Makes a change, and waits until it is on disk.
+    pub(crate) async fn make(&self, change: Change) -> io::Result<()> {
+        let (done, is_done) = oneshot::channel();
+        let gone = || io::Error::other("the thread that writes has ended");
+        self.0.send((change, Waiter::Call(done))).map_err(|_| gone())?;
+        is_done.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// Appends entries; `flushed` hears when they are on disk.
+    pub(crate) fn append(&self, entries: Vec<(u64, Vec<u8>)>, flushed: LogFlushed<Types>) {
+        if let Err(unsent) = self.0.send((Change::Append(entries), Waiter::Log(flushed))) {
+            unsent.0.1.tell(Err("the thread that writes has ended"));
+        }
+    }
+}
+
+impl Waiter {
+    fn tell(self, outcome: Result<(), &str>) {
+        let outcome = outcome.map_err(|why| io::Error::other(why.to_owned()));
+        match self {
+            Self::Log(flushed) => flushed.log_io_completed(outcome),
+            // Whoever does not wait any more is not told.
+            Self::Call(done) => drop(done.send(outcome)),
+        }
+    }
+}
+
+fn run(database: &Database, changes: &Receiver<(Change, Waiter)>) {
+    let mut failed: Option<String> = None;
+    while let Ok(first) = changes.recv() {
+        let batch: Vec<_> = std::iter::once(first).chain(changes.try_iter().take(BATCH_MAX - 1)).collect();
+        // After a failed write nobody knows what is on disk, so nothing is written on top of it.
+        if failed.is_none() {
+            failed = write(database, batch.iter().map(|(change, _)| change)).err();
+        }
+        for (_, waiter) in batch {
+            waiter.tell(failed.as_deref().map_or(Ok(()), Err));
+        }
+    }
+}
+
+fn write<'a>(database: &Database, changes: impl Iterator<Item = &'a Change>) -> Result<(), String> {
+    let transaction = database.begin_write().map_err(text)?;
+    for change in changes {
+        apply(&transaction, change)?;
+    }
+    // The default durability: on disk when this returns.
+    transaction.commit().map_err(text)
+}
+
+fn apply(transaction: &WriteTransaction, change: &Change) -> Result<(), String> {
+    let mut log = transaction.open_table(LOG).map_err(text)?;
+    let mut facts = transaction.open_table(FACTS).map_err(text)?;
+    match change {
+        Change::Append(entries) => {
+            for (index, entry) in entries {
+                log.insert(index, entry.as_slice()).map_err(text)?;
+            }
+        }
+        Change::Truncate(index) => log.retain_in(*index.., |_, _| false).map_err(text)?,
+        Change::Purge(upto) => {
+            log.retain_in(..=upto.index, |_, _| false).map_err(text)?;
+            facts.insert("purged", &*encoded(upto)).map_err(text)?;
+        }
+        Change::Vote(vote) => {
+            facts.insert("vote", &*encoded(vote)).map_err(text)?;
+        }
+        Change::Snapshot(snapshot) => {
+            facts.insert("snapshot", snapshot.as_slice()).map_err(text)?;
+        }
+    }
+    Ok(())
+}

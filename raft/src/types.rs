@@ -1,0 +1,64 @@
+//! What Raft is told about this plane.
+
+use std::{fmt, io::Cursor};
+
+use openraft::LeaderId;
+use serde::{Deserialize, Serialize};
+use star_control::machine::{Answer, Command};
+use star_core::Time;
+
+/// Names a member by its store, drawn at random when that was made: a member that lost its store is another one, and can
+/// neither vote nor ack in the name of the old one.
+pub(crate) type StoreId = u64;
+
+/// Who leads, and in which term: everything in the log was appended under one reign.
+pub(crate) type Reign = LeaderId<StoreId>;
+
+pub(crate) type LogId = openraft::LogId<StoreId>;
+pub(crate) type Entry = openraft::Entry<Types>;
+pub(crate) type Vote = openraft::Vote<StoreId>;
+pub(crate) type Membership = openraft::StoredMembership<StoreId, Site>;
+pub(crate) type SnapshotMeta = openraft::SnapshotMeta<StoreId, Site>;
+pub(crate) type StorageError = openraft::StorageError<StoreId>;
+pub(crate) type Raft = openraft::Raft<Types>;
+
+openraft::declare_raft_types!(
+    /// The types of this plane.
+    pub(crate) Types:
+        D = Proposal,
+        R = Option<Answer>,
+        NodeId = StoreId,
+        Node = Site,
+        Entry = openraft::Entry<Types>,
+        SnapshotData = Cursor<Vec<u8>>,
+        AsyncRuntime = openraft::TokioRuntime,
+);
+
+/// Where a member is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Site {
+    pub(crate) name: String,
+    /// `host:port`.
+    pub(crate) addr: String,
+}
+
+/// What the log holds: a command and when it was proposed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Proposal {
+    pub(crate) stamp: Stamp,
+    pub(crate) command: Command,
+}
+
+impl fmt::Display for Proposal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} at {}", self.command, self.stamp.at)
+    }
+}
+
+/// A reading of the plane's time by the member that proposes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stamp {
+    /// The reign of the last entry that the member had applied. The reading counts under that reign alone.
+    pub(crate) reign: Option<Reign>,
+    pub(crate) at: Time,
+}

@@ -1,0 +1,194 @@
+//! Histories that once broke the protocol, message by message.
+
+mod support;
+
+use std::collections::VecDeque;
+
+use star::protocol::{Body, Message};
+use star_core::{
+    ids::{Incarnation, RequestId, ServerId, StarId},
+    key::Key,
+    message::ResponseBody,
+    protocol::Input,
+};
+use support::{Net, node};
+
+#[test]
+fn a_learner_misses_no_write_when_a_later_part_comes_from_a_member_that_is_behind() {
+    let mut net = Net::new(4, 1, 1 << 30);
+    net.view(0, &[0, 1, 2], 0, &[], &[]);
+    net.tell_all();
+    net.run();
+    for i in 0..10 {
+        net.set(0, i, &format!("k{i}"), vec![b'o'; 256 << 10], &format!("r{i}"));
+        net.run();
+    }
+    // server 1 acks the last write but does not hear server 2's ack
+    net.loses = Box::new(|f, t, m| f == 2 && t == 1 && matches!(m.body, Body::Ack { .. }));
+    net.set(0, 99, "k9", b"new".to_vec(), "new");
+    net.run();
+    assert!(matches!(net.answer(99), Some((ResponseBody::Written { .. }, _))));
+    net.view(0, &[0, 1, 2], 0, &[], &[3]);
+    // the new epoch would repair server 1, so: same situation again within it
+    net.loses = Box::new(|_, _, _| false);
+    for i in 0..3 {
+        net.tell(i);
+    }
+    net.run();
+    net.loses = Box::new(|f, t, m| f == 2 && t == 1 && matches!(m.body, Body::Ack { .. }));
+    net.set(0, 100, "k9", b"newer".to_vec(), "newer");
+    net.run();
+    assert!(matches!(net.answer(100), Some((ResponseBody::Written { .. }, _))));
+    net.tell(3);
+    net.run();
+    net.loses = Box::new(|_, _, _| false);
+    net.settle(50);
+    assert_eq!(net.nodes[3].may_advance().len(), 1);
+    net.view(0, &[0, 1, 2, 3], 0, &[3], &[]);
+    net.tell_all();
+    net.settle(20);
+    assert_eq!(net.nodes[3].may_advance().len(), 1);
+    net.view(0, &[0, 1, 2, 3], 0, &[], &[]);
+    net.tell_all();
+    net.settle(20);
+    for s in 0..4 {
+        net.get(s, 200 + u64::from(s), "k9");
+        net.run();
+    }
+    assert_eq!(net.answer(203).unwrap().1, "newer", "the former learner answers the value before");
+}
+
+#[test]
+fn a_learner_remembers_requests_over_a_change_of_epoch() {
+    let mut net = Net::new(4, 1, 1 << 30);
+    net.view(0, &[0, 1], 0, &[], &[]);
+    net.tell_all();
+    net.run();
+    for i in 0..3000 {
+        net.set(0, i, &format!("k{}", i % 10), vec![b'o'], &format!("r{i}"));
+        net.run();
+    }
+    net.view(0, &[0, 1], 0, &[], &[2]);
+    net.tell_all();
+    // objects, then one part of the requests
+    let mut parts = 0;
+    while let Some((f, t, m)) = net.wire.pop_front() {
+        let c = matches!(m.body, Body::Changes { .. });
+        net.step(t, Input::Message { from: ServerId(f), message: m });
+        if c {
+            parts += 1;
+            if parts == 2 {
+                break;
+            }
+        }
+    }
+    net.view(0, &[0, 1], 0, &[], &[2, 3]);
+    net.wire.clear();
+    net.tell_all();
+    net.settle(30);
+    assert!(net.nodes[2].may_advance().len() == 1);
+    net.view(0, &[0, 1, 2], 0, &[2], &[3]);
+    net.tell_all();
+    net.settle(20);
+    net.view(0, &[0, 1, 2], 2, &[], &[3]);
+    net.tell_all();
+    net.settle(20);
+    net.set(1, 9000, "k5", b"again".to_vec(), "r5");
+    net.settle(30);
+    let first = net.answer(5).unwrap().0;
+    let again = net.answer(9000).unwrap().0;
+
+    assert_eq!(first, again, "the request took effect twice");
+}
+
+#[test]
+fn a_server_takes_the_writes_of_its_own_earlier_life_that_are_in_the_order() {
+    let mut net = Net::new(3, 1, 1 << 30);
+    net.view(0, &[0, 1, 2], 0, &[], &[]);
+    net.tell_all();
+    net.run();
+    net.set(0, 1, "a", vec![1], "r1");
+    net.run();
+    // link 0<->1 cut: server 2's write is stamped, and cannot be committed
+    net.loses = Box::new(|f, t, _| (f, t) == (0, 1) || (f, t) == (1, 0));
+    net.set(2, 2, "b", vec![2], "r2");
+    net.run();
+    assert_eq!(net.answer(2), None);
+    // server 2 dies and comes back
+    net.nodes[2] = node(2, 2, 1, 1 << 30);
+    net.state.servers[2].incarnation = Incarnation(2);
+    net.view(0, &[0, 1], 0, &[], &[]);
+    net.tell_all();
+    net.settle(20);
+    net.view(0, &[0, 1], 0, &[], &[2]);
+    net.tell_all();
+    net.settle(20);
+    assert_eq!(net.nodes[2].may_advance().len(), 1);
+    net.view(0, &[0, 1, 2], 0, &[2], &[]);
+    net.tell_all();
+    net.settle(20);
+    net.loses = Box::new(|_, _, _| false);
+    net.settle(3000);
+    net.set(0, 3, "c", vec![3], "r3");
+    net.settle(3000);
+    assert!(net.answer(3).is_some(), "the star stands still");
+}
+
+#[test]
+fn a_lost_write_is_sent_again_however_many_were_done_before_it() {
+    let mut net = Net::new(2, 1, 1 << 30);
+    net.view(0, &[0, 1], 0, &[], &[]);
+    net.tell_all();
+    net.run();
+    net.loses = Box::new(|_, _, m| matches!(&m.body, Body::Write(h) if h.request_id == RequestId::Text("r299".into())));
+    for i in 0..300 {
+        net.set(1, i, &format!("k{i}"), vec![1], &format!("r{i}"));
+    }
+    net.loses = Box::new(|_, _, _| false);
+    net.settle(3000);
+    assert!(net.answer(298).is_some());
+    assert!(net.answer(299).is_some(), "the lost write is never answered");
+}
+
+#[test]
+fn a_learner_catches_up_over_a_link_slower_than_its_patience() {
+    let mut net = Net::new(3, 1, 1 << 30);
+    net.view(0, &[0, 1], 0, &[], &[]);
+    net.tell_all();
+    net.run();
+    net.set(0, 1, "k", vec![1], "r1");
+    net.run();
+    net.view(0, &[0, 1], 0, &[], &[2]);
+    net.tell_all();
+    let mut late: VecDeque<(u64, u16, u16, Message)> = VecDeque::new();
+    for _ in 0..3000 {
+        net.tick();
+        while let Some((f, t, m)) = net.wire.pop_front() {
+            if matches!(m.body, Body::Changes { .. }) {
+                late.push_back((net.now + 150_000_000, f, t, m))
+            } else {
+                net.step(t, Input::Message { from: ServerId(f), message: m })
+            }
+        }
+        while late.front().is_some_and(|l| l.0 <= net.now) {
+            let (_, f, t, m) = late.pop_front().unwrap();
+            net.step(t, Input::Message { from: ServerId(f), message: m })
+        }
+    }
+    assert_eq!(net.nodes[2].may_advance().len(), 1, "it never catches up");
+}
+
+#[test]
+fn two_leaders_do_not_give_away_the_same_room() {
+    let mut net = Net::new(2, 2, 100);
+    net.view(0, &[0, 1], 0, &[], &[]);
+    net.view(1, &[0, 1], 1, &[], &[]);
+    net.tell_all();
+    net.run();
+    let k = |star: u16| (0..).map(|i| format!("k{i}")).find(|k| Key::new(k.as_str()).star(2) == StarId(star)).unwrap();
+    net.set(0, 1, &k(0), vec![1; 60], "r1");
+    net.set(1, 2, &k(1), vec![2; 60], "r2");
+    net.settle(3000);
+
+    assert!(net.answer(1).is_some() && net.answer(2).is_some(), "both stars stand still");
+}
