@@ -29,7 +29,7 @@ fn request(text: &[u8]) -> Request {
 fn any_fault() -> impl Strategy<Value = Fault> {
     let name = any::<String>();
     prop_oneof![
-        name.clone().prop_map(|server| Fault::FailLink { server: server.into() }),
+        name.prop_map(|server| Fault::FailLink { server: server.into() }),
         name.prop_map(|server| Fault::FixLink { server: server.into() }),
         Just(Fault::FailProcess),
     ]

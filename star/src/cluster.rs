@@ -1,16 +1,23 @@
 //! [`StarCluster`]: several servers on this machine, in this process.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use star_control::{LeaseConfig, PlanConfig};
 use star_core::{
     Clock, Incarnation, ServerId,
-    server::{Limits, bind},
+    cluster::{ClusterError, ClusterManager, Running, ServerInfo, Topology, TopologyError},
+    network::ClientOptions,
+    server::{BindError, Limits, bind},
 };
 
 use crate::{
     client::{ClientError, Options, StarClient},
     protocol::NodeConfig,
-    server::{ControlOptions, ServerOptions, StarServer, StartError},
+    server::{ControlOptions, ServerOptions, StarServer},
 };
 
 /// How long a local cluster may take until it serves.
@@ -21,15 +28,16 @@ const STARS: u16 = 8;
 
 /// Why a local cluster could not be started.
 #[derive(Debug, thiserror::Error)]
-pub enum ClusterError {
-    /// A server could not be started.
-    #[error("server {name} cannot start: {source}")]
-    Start {
-        /// The server.
-        name: String,
-        /// Why.
-        source: StartError,
-    },
+pub enum LocalError {
+    /// A server could not be started, or more of them than can be.
+    #[error(transparent)]
+    Start(#[from] ClusterError),
+    /// The servers do not fit together.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
+    /// There is no port to listen on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
     /// The servers started, but cannot be used.
     #[error("the servers started, but do not serve: {0}")]
     NotServing(#[from] ClientError),
@@ -42,57 +50,53 @@ pub enum ClusterError {
 /// their stores go away, when this is dropped.
 #[derive(Debug)]
 pub struct StarCluster {
-    servers: Vec<StarServer>,
+    manager: ClusterManager<StarServer>,
     directory: PathBuf,
+}
+
+impl Running for StarServer {
+    async fn stop(self) -> Result<(), String> {
+        Self::stop(self);
+        Ok(())
+    }
 }
 
 impl StarCluster {
     /// Starts `count` servers named a, b, c … on free ports, and waits until they serve.
-    pub async fn start_local(count: usize) -> Result<Self, ClusterError> {
+    pub async fn start_local(count: usize) -> Result<Self, LocalError> {
         let id = Clock.now().0 ^ u64::from(std::process::id()) << 32;
         let directory = std::env::temp_dir().join(format!("star-local-{id:x}"));
         std::fs::create_dir_all(&directory)?;
-        let mut cluster = Self { servers: Vec::new(), directory };
-        for number in 0..count.max(1) {
-            let name = server_name(number);
-            let server = cluster.start_server(&name, count).map_err(|source| ClusterError::Start { name, source })?;
-            cluster.servers.push(server);
+        let mut listeners = BTreeMap::new();
+        let mut servers = Vec::new();
+        for name in (0..count.max(1)).map(server_name) {
+            let listener = bind("127.0.0.1:0")?;
+            servers.push(ServerInfo::new(name.clone(), listener.local_addr()?.to_string()));
+            listeners.insert(name, listener);
         }
+        let leader = servers[0].name.clone();
+        let manager = ClusterManager::new(Topology::full_mesh(&servers)?, &leader, &ClientOptions::default())?;
+        let mut cluster = Self { manager, directory };
+        let (host, directory) = (cluster.host(), cluster.directory.clone());
+        cluster
+            .manager
+            .start(async |server, peers| {
+                let listener = listeners.remove(&server.name).expect("bound above");
+                StarServer::start_on(listener, options(server, &host, &directory, peers.len() + 1))
+            })
+            .await?;
         cluster.ready().await?;
         Ok(cluster)
     }
 
-    fn start_server(&self, name: &str, count: usize) -> Result<StarServer, StartError> {
-        let listener = bind("127.0.0.1:0")?;
-        let control = match self.servers.first() {
-            None => ControlOptions::Host,
-            Some(host) => ControlOptions::At(host.addr().to_owned()),
-        };
-        let options = ServerOptions {
-            name: name.to_owned(),
-            addr: String::new(),
-            cluster: "local".to_owned(),
-            node: NodeConfig::new(ServerId::default(), name, Incarnation::default(), STARS),
-            limits: Limits::default(),
-            store_path: self.directory.join(name),
-            store_capacity_bytes: STORE_BYTES,
-            store_entries_max: None,
-            control,
-            plan: star_control::PlanConfig {
-                stars: STARS,
-                initial_servers: count,
-                follow_alive: true,
-                ..Default::default()
-            },
-            lease: star_control::LeaseConfig::default(),
-            allows_faults: false,
-        };
-        StarServer::start_on(listener, options)
+    /// The server that hosts the control plane.
+    fn host(&self) -> ServerInfo {
+        self.manager.topology().server(self.manager.leader_name()).expect("the leader is of the topology").clone()
     }
 
-    /// Waits until every server answers.
+    /// Waits until every running server answers.
     async fn ready(&self) -> Result<(), ClientError> {
-        for server in &self.servers {
+        for (_, server) in self.manager.running() {
             let options = Options { give_up_after: READY_WITHIN, ..Options::one_server() };
             let client = StarClient::connect(&[server.addr().to_owned()], options).await?;
             // A list needs every star.
@@ -103,39 +107,59 @@ impl StarCluster {
 
     /// A client of the cluster.
     pub async fn connect(&self) -> Result<StarClient, ClientError> {
-        let addrs: Vec<String> = self.servers.iter().map(|server| server.addr().to_owned()).collect();
+        let addrs: Vec<String> = self.servers().map(|server| server.addr().to_owned()).collect();
         StarClient::connect(&addrs, Options::default()).await
     }
 
-    /// The servers.
-    pub fn servers(&self) -> &[StarServer] {
-        &self.servers
+    /// The servers that run.
+    pub fn servers(&self) -> impl Iterator<Item = &StarServer> {
+        self.manager.running().map(|(_, server)| server)
     }
 
-    /// Starts a server that was stopped, without what it held, and waits until it serves again.
-    pub async fn start_again(&mut self, name: &str) -> Result<(), ClusterError> {
-        let count = self.servers.len() + 1;
-        let start = self.start_server(name, count);
-        self.servers.push(start.map_err(|source| ClusterError::Start { name: name.to_owned(), source })?);
+    /// Starts a server that was stopped, at its old address and without what it held, and waits until it serves again.
+    pub async fn start_again(&mut self, name: &str) -> Result<(), LocalError> {
+        let (host, directory) = (self.host(), self.directory.clone());
+        self.manager
+            .start_one(name, async |server, peers| {
+                StarServer::start_on(bind(&server.addr)?, options(server, &host, &directory, peers.len() + 1))
+            })
+            .await?;
         Ok(self.ready().await?)
     }
 
-    /// Stops one server, in good order.
+    /// Stops one server, in good order; false if none of this name runs.
     pub fn stop_server(&mut self, name: &str) -> bool {
-        let Some(index) = self.servers.iter().position(|server| server.name() == name) else { return false };
-        self.servers.remove(index).stop();
-        true
+        self.manager.take(Some(name)).map(StarServer::stop).is_some()
     }
 }
 
 impl Drop for StarCluster {
     fn drop(&mut self) {
         // The first hosts the control plane: it goes last, so that the others can give their leases back.
-        while let Some(server) = self.servers.pop() {
+        while let Some(server) = self.manager.take(None) {
             server.stop();
         }
         // An empty directory in the system's place for such does no harm.
         let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// The settings of a server of a local cluster of `count`.
+fn options(server: &ServerInfo, host: &ServerInfo, directory: &Path, count: usize) -> ServerOptions {
+    let control = if server == host { ControlOptions::Host } else { ControlOptions::At(host.addr.clone()) };
+    ServerOptions {
+        name: server.name.clone(),
+        addr: server.addr.clone(),
+        cluster: "local".to_owned(),
+        node: NodeConfig::new(ServerId::default(), &server.name, Incarnation::default(), STARS),
+        limits: Limits::default(),
+        store_path: directory.join(&server.name),
+        store_capacity_bytes: STORE_BYTES,
+        store_entries_max: None,
+        control,
+        plan: PlanConfig { stars: STARS, initial_servers: count, follow_alive: true, ..PlanConfig::default() },
+        lease: LeaseConfig::default(),
+        allows_faults: false,
     }
 }
 

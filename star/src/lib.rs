@@ -11,5 +11,5 @@ pub mod protocol;
 mod server;
 
 pub use client::{BlockingClient, CasOutcome, ClientError, Object, Options, Page, StarClient, Transport};
-pub use cluster::{ClusterError, StarCluster};
+pub use cluster::{LocalError, StarCluster};
 pub use server::{ControlOptions, ServerOptions, StarServer, StartError};

@@ -165,14 +165,14 @@ fn a_learner_catches_up_over_a_link_slower_than_its_patience() {
         net.tick();
         while let Some((f, t, m)) = net.wire.pop_front() {
             if matches!(m.body, Body::Changes { .. }) {
-                late.push_back((net.now + 150_000_000, f, t, m))
+                late.push_back((net.now + 150_000_000, f, t, m));
             } else {
-                net.step(t, Input::Message { from: ServerId(f), message: m })
+                net.step(t, Input::Message { from: ServerId(f), message: m });
             }
         }
         while late.front().is_some_and(|l| l.0 <= net.now) {
             let (_, f, t, m) = late.pop_front().unwrap();
-            net.step(t, Input::Message { from: ServerId(f), message: m })
+            net.step(t, Input::Message { from: ServerId(f), message: m });
         }
     }
     assert_eq!(net.nodes[2].may_advance().len(), 1, "it never catches up");
@@ -185,7 +185,8 @@ fn two_leaders_do_not_give_away_the_same_room() {
     net.view(1, &[0, 1], 1, &[], &[]);
     net.tell_all();
     net.run();
-    let k = |star: u16| (0..).map(|i| format!("k{i}")).find(|k| Key::new(k.as_str()).star(2) == StarId(star)).unwrap();
+    let k =
+        |star: u16| (0..100).map(|i| format!("k{i}")).find(|k| Key::new(k.as_str()).star(2) == StarId(star)).unwrap();
     net.set(0, 1, &k(0), vec![1; 60], "r1");
     net.set(1, 2, &k(1), vec![2; 60], "r2");
     net.settle(3000);

@@ -111,7 +111,7 @@ fn a_server_that_comes_back_without_its_memory_gets_everything_again() {
         }
         client.delete("k299", Condition::Always).await.expect("a delete");
         cluster.start_again("c").await.expect("the server starts again and serves");
-        let addr = cluster.servers().last().expect("the server").addr().to_owned();
+        let addr = cluster.servers().last().expect("a server").addr().to_owned();
         let other = star::StarClient::connect(&[addr], star::Options::one_server()).await.expect("the server answers");
         for number in 0..299 {
             let word = if number < 100 { "after" } else { "before" };

@@ -113,6 +113,40 @@ impl<S: Running> ClusterManager<S> {
         Ok(())
     }
 
+    /// Starts one server of the topology that does not run, with `spawn` as in [`Self::start`].
+    pub async fn start_one<E: Display>(
+        &mut self,
+        name: &str,
+        mut spawn: impl AsyncFnMut(&ServerInfo, &[ServerInfo]) -> Result<S, E>,
+    ) -> Result<(), ClusterError> {
+        if self.running.iter().any(|(running, _)| running == name) {
+            return Err(ClusterError::AlreadyRunning);
+        }
+        let not_started = |addr: &str, reason: String| ClusterError::NotStarted {
+            name: name.to_owned(),
+            addr: addr.to_owned(),
+            reason,
+        };
+        let Some(server) = self.topology.server(name) else {
+            return Err(not_started("no address", "the topology has no server of this name".to_owned()));
+        };
+        let peers: Vec<_> = self.topology.peers(name).cloned().collect();
+        match spawn(server, &peers).await {
+            Ok(running) => self.running.push((name.to_owned(), running)),
+            Err(error) => return Err(not_started(&server.addr, error.to_string())),
+        }
+        Ok(())
+    }
+
+    /// Takes a running server out, to be stopped by the caller; the one that was started last where no name is given.
+    pub fn take(&mut self, name: Option<&str>) -> Option<S> {
+        let index = match name {
+            Some(name) => self.running.iter().position(|(running, _)| running == name)?,
+            None => self.running.len().checked_sub(1)?,
+        };
+        Some(self.running.remove(index).1)
+    }
+
     /// Makes the connections of every server to its peers; the error names the first server that cannot reach all.
     pub async fn connect_all(&self) -> Result<(), ClusterError> {
         for (name, stub) in &self.stubs {
