@@ -9,8 +9,11 @@ SEEDS ?= 0..10000
 # How long each measurement of `make bench` takes, in seconds.
 SECONDS ?= 3
 
+# How long `make chaos` breaks things, on each control plane.
+MINUTES ?= 5
+
 .DEFAULT_GOAL := help
-.PHONY: help build run test check fmt redis objstore stop status bench sim clean tools
+.PHONY: help build run test check fmt redis objstore stop status bench sim chaos clean tools
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +65,14 @@ bench: ## Measure reads and writes on three servers, over TCP and from the mappe
 
 sim: ## Run the simulator over SEEDS=0..10000
 	$(CARGO) run --release --package star-sim --bin sim -- --seeds $(SEEDS)
+
+chaos: ## Break clusters under load for MINUTES=5 on each control plane; prove that nothing was lost or stale
+	scripts/need.sh redis-server
+	$(CARGO) build --release --package star-cli
+	for control in embedded redis; do \
+		echo "== control plane $$control"; \
+		$(TARGET)/star chaos --seconds $$(($(MINUTES) * 60)) --control $$control || exit 1; \
+	done
 
 clean: ## Stop what runs, and remove all that was built, logs and the data of Redis
 	if [ -x $(TARGET)/service_manager ]; then $(TARGET)/service_manager stop all; fi

@@ -6,7 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
     bench::BenchArgs, chaos::ChaosArgs, check::CheckArgs, completions::CompletionsArgs, del::DelArgs, demo::DemoArgs,
-    fault::FaultArgs, get::GetArgs, ls::LsArgs, serve::ServeArgs, set::SetArgs, shell::ShellArgs, status::StatusArgs, up::UpArgs,
+    fault::FaultArgs, get::GetArgs, ls::LsArgs, serve::ServeArgs, set::SetArgs, shell::ShellArgs, status::StatusArgs,
+    up::UpArgs,
 };
 
 const EXAMPLES: &str = "\

@@ -63,13 +63,18 @@ impl CliError {
         Self { error: self.error.context(context.into()), ..self }
     }
 
+    /// What happened, in words.
+    pub(crate) fn message(&self) -> String {
+        format!("{:#}", self.error)
+    }
+
     /// Prints the error and returns the exit code.
     pub(crate) fn report(&self, json: bool) -> Exit {
         if self.is_closed_pipe() {
             // Whoever read the output has seen enough.
             return Exit::Done;
         }
-        let message = format!("{:#}", self.error);
+        let message = self.message();
         if json {
             let (code, retry) = match self.error.downcast_ref::<ClientError>() {
                 Some(ClientError::Refused(failure)) => (failure.code.name(), failure.code.retry()),

@@ -49,7 +49,7 @@ pub struct View {
     pub leader: ServerId,
     /// Members that answer no read until they have caught up with the base of this view.
     pub joining: Vec<ServerId>,
-    /// Servers that are sent every write, but whose acks do not count.
+    /// Servers that are catching up with the star; they ask the members for what they lack.
     pub learners: Vec<ServerId>,
 }
 

@@ -44,11 +44,8 @@ impl Image {
             Answer::Leases(leases) => leases,
             _ => Vec::new(),
         };
-        let held = |lease: star_control::Lease| Held {
-            name: lease.name,
-            holder: lease.holder,
-            until: now + lease.remaining,
-        };
+        let held =
+            |lease: star_control::Lease| Held { name: lease.name, holder: lease.holder, until: now + lease.remaining };
         Self { now, documents, leases: leases.into_iter().map(held).collect() }
     }
 
@@ -74,22 +71,22 @@ impl Image {
                 let value = if is_last { document.value.clone() } else { Bytes::new() };
                 let expected = Revision(revision);
                 let command = Command::CompareAndSet { key: key.clone(), expected, value, unleased: Vec::new() };
-                expect(machine.apply(Time::ZERO, command), &Answer::Set(CasOutcome::Done(expected.next())))?;
+                expect(&machine.apply(Time::ZERO, command), &Answer::Set(CasOutcome::Done(expected.next())))?;
             }
         }
         let mut leases: Vec<_> = self.leases.iter().map(|held| (self.now.min(held.until - TTL_MIN), held)).collect();
         leases.sort_by_key(|(acquired, _)| *acquired);
         for (acquired, Held { name, holder, until }) in leases {
             let command = Command::Acquire { name: name.clone(), holder: *holder, ttl: until.since(acquired) };
-            expect(machine.apply(acquired, command), &Answer::Acquired(star_control::Acquired::Held))?;
+            expect(&machine.apply(acquired, command), &Answer::Acquired(star_control::Acquired::Held))?;
         }
         machine.apply(self.now, Command::Leases);
         Ok(machine)
     }
 }
 
-fn expect(answer: Answer, wanted: &Answer) -> Result<(), String> {
-    if answer == *wanted { Ok(()) } else { Err(format!("the snapshot cannot be restored: {answer:?}")) }
+fn expect(answer: &Answer, wanted: &Answer) -> Result<(), String> {
+    if answer == wanted { Ok(()) } else { Err(format!("the snapshot cannot be restored: {answer:?}")) }
 }
 
 #[cfg(test)]
@@ -105,14 +102,19 @@ mod tests {
         let holder = (1..3_u64).prop_map(Incarnation);
         let ttl = (1..=600_u64).prop_map(Duration::from_millis);
         prop_oneof![
-            (name.clone(), 0..4_u64, any::<Option<u8>>()).prop_map(|(key, expected, unleased)| Command::CompareAndSet {
-                key,
-                expected: Revision(expected),
-                value: Bytes::from(expected.to_string()),
-                unleased: unleased.map(|name| (name % 4).to_string()).into_iter().collect(),
+            (name.clone(), 0..4_u64, any::<Option<u8>>()).prop_map(|(key, expected, unleased)| {
+                Command::CompareAndSet {
+                    key,
+                    expected: Revision(expected),
+                    value: Bytes::from(expected.to_string()),
+                    unleased: unleased.map(|name| (name % 4).to_string()).into_iter().collect(),
+                }
             }),
-            (name.clone(), holder.clone(), ttl.clone())
-                .prop_map(|(name, holder, ttl)| Command::Acquire { name, holder, ttl }),
+            (name.clone(), holder.clone(), ttl.clone()).prop_map(|(name, holder, ttl)| Command::Acquire {
+                name,
+                holder,
+                ttl
+            }),
             (name.clone(), holder.clone(), ttl).prop_map(|(name, holder, ttl)| Command::Renew { name, holder, ttl }),
             (name, holder).prop_map(|(name, holder)| Command::Release { name, holder }),
             Just(Command::Leases),

@@ -1,8 +1,8 @@
 //! The replicated machine and its time. Pure: the member's own clock is an argument, and the machine never sees it.
 //!
 //! The plane's time is carried by the log, for members' clocks have nothing in common. A member reads it as "the time of
-//! the last entry that I applied, and as long as has passed on my clock since I did". `DESIGN/raft.md` shows that no
-//! lease ends early by it; the two rules of [`Replica::apply`] are what that rests on.
+//! an entry that I applied, and as long as has passed on my clock since I did". `DESIGN/raft.md` shows that no lease ends
+//! early by it; the rules of [`Replica::apply`] and [`Replica::settle`] are what that rests on.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -28,8 +28,8 @@ pub(crate) struct Replica {
     keys: BTreeSet<String>,
     /// The plane's time: that of the last entry applied. Never goes back.
     time: Time,
-    /// When that entry was applied, on this member's own clock.
-    applied_at: Time,
+    /// The plane's time and this member's own at one and the same instant, from which the plane's time is read on.
+    since: (Time, Time),
     applied: Option<LogId>,
     membership: Membership,
 }
@@ -43,14 +43,14 @@ pub(crate) struct Content {
 }
 
 impl Replica {
-    /// A replica of a plane that knows nothing: its time is 0 and stands still until the first command.
+    /// A replica of a plane that knows nothing. Its time is 0 at the first entry.
     pub(crate) fn new(ttl_max: Duration, own_now: Time) -> Self {
         Self {
             ttl_max,
             machine: Machine::new(Time::ZERO, ttl_max),
             keys: BTreeSet::new(),
             time: Time::ZERO,
-            applied_at: own_now,
+            since: (Time::ZERO, own_now),
             applied: None,
             membership: Membership::default(),
         }
@@ -68,13 +68,19 @@ impl Replica {
 
     /// The plane's time as this member reads it.
     pub(crate) fn stamp(&self, own_now: Time) -> Stamp {
-        Stamp { reign: self.applied.map(|applied| applied.leader_id), at: self.time + own_now.since(self.applied_at) }
+        Stamp { reign: self.applied.map(|applied| applied.leader_id), at: self.reading(own_now) }
+    }
+
+    fn reading(&self, own_now: Time) -> Time {
+        let (plane, own) = self.since;
+        plane + own_now.since(own)
     }
 
     /// Applies a committed entry. The answer is that of its command; blank entries and those that change the members
     /// have none.
     pub(crate) fn apply(&mut self, own_now: Time, entry: Entry) -> Option<Answer> {
         let reign = entry.log_id.leader_id;
+        let is_new_reign = self.applied.is_none_or(|applied| applied.leader_id != reign);
         self.applied = Some(entry.log_id);
         let answer = match entry.payload {
             EntryPayload::Blank => None,
@@ -91,9 +97,20 @@ impl Replica {
                 Some(self.command(proposal.command))
             }
         };
-        // Whatever the entry was: until here the plane's time is known, and only from here on it is this member's guess.
-        self.applied_at = own_now;
+        self.settle(own_now, is_new_reign);
         answer
+    }
+
+    /// From where the plane's time is read on, now that an entry is applied.
+    ///
+    /// When another reign begins all members have only the log to go by: whoever leads may have guessed ahead of what
+    /// others decided meanwhile, so it starts from the log's time. Within a reign its leader reads one clock from beginning
+    /// to end, or the time that entries take to be committed would be lost with each of them; only one that
+    /// started anew has to catch up with what it wrote before.
+    fn settle(&mut self, own_now: Time, is_new_reign: bool) {
+        if is_new_reign || self.time > self.reading(own_now) {
+            self.since = (self.time, own_now);
+        }
     }
 
     fn command(&mut self, command: Command) -> Answer {
@@ -140,7 +157,7 @@ impl Replica {
             machine,
             keys: content.image.keys(),
             time: content.image.now(),
-            applied_at: own_now,
+            since: (content.image.now(), own_now),
             applied: content.applied,
             membership: content.membership.clone(),
         };

@@ -107,6 +107,7 @@ impl Subject for StarNode<MemoryStore> {
             members: seen.members,
             ready: seen.ready,
             committed: seen.committed,
+            base: seen.base,
         }
     }
 

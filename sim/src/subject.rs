@@ -73,6 +73,8 @@ pub struct Glance {
     pub ready: Seq,
     /// It has applied every write up to here.
     pub committed: Seq,
+    /// The last seq of the order with which it took over its epoch.
+    pub base: Seq,
 }
 
 /// A stamp, as numbers that two servers can compare.

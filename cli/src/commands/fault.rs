@@ -82,13 +82,7 @@ pub(super) async fn addr_of(known: &[(String, String)], name: &str, timeout: Dur
 }
 
 /// Has the fault, and says what came of it.
-pub(super) async fn have(
-    global: &GlobalArgs,
-    name: &str,
-    addr: &str,
-    fault: &Fault,
-    timeout: Duration,
-) -> CliResult {
+pub(super) async fn have(global: &GlobalArgs, name: &str, addr: &str, fault: &Fault, timeout: Duration) -> CliResult {
     let failed_links = faults::ask(addr, fault, timeout).await?;
     let has_ended = *fault == Fault::FailProcess;
     if global.json {

@@ -83,6 +83,11 @@ impl Plan {
         }
     }
 
+    /// The configuration that the servers run with.
+    pub(crate) fn config(&self, args: &GlobalArgs) -> Result<Config, CliError> {
+        Ok(settings::load_with(args, &self.overrides)?)
+    }
+
     pub(super) fn make_directories(&self) -> Result<(), CliError> {
         fs::create_dir_all(&self.log_directory).map_err(|error| {
             CliError::from(error).context(format!("cannot make the directory {}", self.log_directory.display()))

@@ -80,11 +80,7 @@ impl EmbeddedClient {
     }
 
     /// The answer of a single host; the inner error says what is wrong with the bytes that came back.
-    async fn ask_host(
-        &self,
-        call: &Call,
-        within: Duration,
-    ) -> Result<Result<Answer, String>, PlaneError> {
+    async fn ask_host(&self, call: &Call, within: Duration) -> Result<Result<Answer, String>, PlaneError> {
         let mut bytes = Vec::new();
         to_postcard(call, &mut bytes);
         let answer = match &self.transport {

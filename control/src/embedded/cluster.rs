@@ -69,6 +69,9 @@ pub trait Carrier: Debug + Send + Sync + 'static {
     fn exchange<'a>(&'a self, addr: &'a str, call: Bytes, limit: Duration) -> Carried<'a>;
 }
 
+/// The longest that a member which could not be reached is left alone; then attempts begin anew from the shortest pause.
+const RETRY_MS_MAX: u64 = 50;
+
 /// Brings calls over TCP, in `Control` frames. One connection for each address; they live on the runtime that uses them.
 #[derive(Debug)]
 pub struct TcpCarrier {
@@ -105,9 +108,14 @@ impl Carrier for TcpCarrier {
                 Ok((kind, ..)) => Err(CarryError::NotSent(format!(
                     "the server at {addr} is no member of the control plane (it sent a {kind:?} frame)"
                 ))),
-                Err(error @ (NetworkError::Unreachable { .. } | NetworkError::RequestTooLarge { .. })) => {
+                Err(error @ NetworkError::Unreachable { retry_in_ms, .. }) => {
+                    // A member that is back must be heard of well within a lease, however long it was away.
+                    if retry_in_ms > RETRY_MS_MAX {
+                        client.disconnect(&error);
+                    }
                     Err(CarryError::NotSent(error.to_string()))
                 }
+                Err(error @ NetworkError::RequestTooLarge { .. }) => Err(CarryError::NotSent(error.to_string())),
                 Err(error) => Err(CarryError::NoAnswer(error.to_string())),
             }
         })
@@ -192,13 +200,19 @@ impl Cluster {
                     hops += 1;
                     continue;
                 }
-                Attempt::Unsure(reason) if !repeatable => return Err(self.unreachable(reason)),
                 Attempt::Ask(next) => {
                     self.preferred.store(next, Ordering::Relaxed);
                     "the members do not agree yet who leads".clone_into(&mut why);
                 }
-                Attempt::Next(reason) | Attempt::Unsure(reason) => {
-                    self.preferred.store((member + 1) % self.members.len(), Ordering::Relaxed);
+                Attempt::Next(reason) => {
+                    self.give_up_on(member);
+                    why = reason;
+                }
+                Attempt::Unsure(reason) => {
+                    self.give_up_on(member);
+                    if !repeatable {
+                        return Err(self.unreachable(reason));
+                    }
                     why = reason;
                 }
             }
@@ -225,6 +239,10 @@ impl Cluster {
             }
             Err(why) => return Err(PlaneError::Corrupt { plane: addr.clone(), why }),
         })
+    }
+
+    fn give_up_on(&self, member: usize) {
+        self.preferred.store((member + 1) % self.members.len(), Ordering::Relaxed);
     }
 
     async fn pause(&self, ends: Time) {

@@ -52,10 +52,12 @@ impl Links {
         }
     }
 
-    pub(super) async fn stop(self) {
-        for (_, task) in self.links.into_values() {
+    /// Drops all links: nobody waits for connections that only their tasks would have closed.
+    pub(super) async fn stop<P: Protocol + 'static>(self, shared: &Rc<Shared<P>>) {
+        for (server, (_, task)) in self.links {
             task.abort();
             let _ = task.await;
+            shared.with_io(|io| drop_link(io, server));
         }
     }
 }

@@ -314,7 +314,11 @@ async fn drain_queue<P: Protocol + 'static>(shared: &Rc<Shared<P>>, mut queue: m
                     links.set(shared, peers);
                 }
                 Command::FailLink(to, failed) => shared.with_io(|io| io.fail_link(to, failed)),
-                Command::Stop => return links.stop().await,
+                Command::Stop => {
+                    // What was said to the other servers goes out before the links go.
+                    end_turn(shared);
+                    return links.stop(shared).await;
+                }
             }
         }
     }

@@ -49,9 +49,9 @@ impl LogStore {
         Self { log: Arc::new(Mutex::new(log)), disk }
     }
 
-    /// Whether this member has ever voted or taken an entry.
-    pub(crate) fn is_founded(&self) -> bool {
-        self.log().is_founded()
+    /// What is in memory, for a look at it.
+    pub(crate) fn shared(&self) -> Arc<Mutex<Log>> {
+        Arc::clone(&self.log)
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {

@@ -22,10 +22,10 @@ use serde::de::DeserializeOwned;
 use star_core::message::{from_postcard, to_postcard};
 
 pub(crate) use self::{
+    disk::Disk,
     log::{Log, LogStore},
     state::{SharedReplica, StateStore},
 };
-use self::disk::Disk;
 use crate::{
     options::StartError,
     types::{Entry, SnapshotMeta, StoreId},

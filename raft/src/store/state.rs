@@ -7,18 +7,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use openraft::{
-    OptionalSend, RaftSnapshotBuilder, Snapshot, StorageIOError,
-    storage::RaftStateMachine,
-};
+use openraft::{OptionalSend, RaftSnapshotBuilder, Snapshot, StorageIOError, storage::RaftStateMachine};
 use star_control::{CasOutcome, machine::Answer};
 use star_core::Clock;
-use tokio::sync::watch;
+use tokio::sync::{Mutex as AsyncMutex, watch};
 
 use super::{
-    Kept,
+    Kept, decoded,
     disk::{Change, Disk},
-    decoded, encoded,
+    encoded,
 };
 use crate::{
     replica::{Content, Replica},
@@ -52,7 +49,7 @@ impl SharedReplica {
 pub(crate) struct StateStore {
     replica: SharedReplica,
     disk: Disk,
-    latest: Arc<Mutex<Option<Kept>>>,
+    latest: Arc<AsyncMutex<Option<Kept>>>,
 }
 
 impl StateStore {
@@ -61,7 +58,7 @@ impl StateStore {
         if let Some((_, content)) = &snapshot {
             replica.lock().restore(Clock.now(), &decoded(content)?)?;
         }
-        Ok(Self { replica, disk, latest: Arc::new(Mutex::new(snapshot)) })
+        Ok(Self { replica, disk, latest: Arc::new(AsyncMutex::new(snapshot)) })
     }
 }
 
@@ -70,7 +67,7 @@ pub(crate) struct Builder {
     content: Content,
     meta: SnapshotMeta,
     disk: Disk,
-    latest: Arc<Mutex<Option<Kept>>>,
+    latest: Arc<AsyncMutex<Option<Kept>>>,
 }
 
 impl RaftSnapshotBuilder<Types> for Builder {
@@ -124,9 +121,7 @@ impl RaftStateMachine<Types> for StateStore {
         meta: &SnapshotMeta,
         snapshot: Box<Cursor<Vec<u8>>>,
     ) -> Result<(), StorageError> {
-        let unusable = |why: String| {
-            StorageIOError::read_snapshot(Some(meta.signature()), &std::io::Error::other(why))
-        };
+        let unusable = |why: String| StorageIOError::read_snapshot(Some(meta.signature()), &std::io::Error::other(why));
         let bytes = Bytes::from(snapshot.into_inner());
         let content = decoded(&bytes).map_err(unusable)?;
         self.replica.lock().restore(Clock.now(), &content).map_err(unusable)?;
@@ -136,18 +131,19 @@ impl RaftStateMachine<Types> for StateStore {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, StorageError> {
-        Ok(self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone().map(sent))
+        Ok(self.latest.lock().await.clone().map(sent))
     }
 }
 
-async fn keep(disk: &Disk, latest: &Mutex<Option<Kept>>, kept: Kept) -> Result<(), StorageError> {
+async fn keep(disk: &Disk, latest: &AsyncMutex<Option<Kept>>, kept: Kept) -> Result<(), StorageError> {
+    // Locked until it is on disk: one that was taken here must not overwrite a later one that comes from the leader.
+    let mut latest = latest.lock().await;
+    if latest.as_ref().is_some_and(|(meta, _)| meta.last_log_id > kept.0.last_log_id) {
+        return Ok(());
+    }
     let failed = |error: std::io::Error| StorageIOError::write_snapshot(Some(kept.0.signature()), &error);
     disk.make(Change::Snapshot(encoded(&kept))).await.map_err(failed)?;
-    let mut latest = latest.lock().unwrap_or_else(PoisonError::into_inner);
-    // A snapshot that was being taken while a later one came from the leader is of no use any more.
-    if latest.as_ref().is_none_or(|(meta, _)| meta.last_log_id <= kept.0.last_log_id) {
-        *latest = Some(kept);
-    }
+    *latest = Some(kept);
     Ok(())
 }
 

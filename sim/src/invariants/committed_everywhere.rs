@@ -7,8 +7,8 @@
 //!   and its base covers all that was committed before.
 //! * A serving member that is still in an *earlier* epoch (it has not heard of the new view, which keeps it a member):
 //!   what is committed was acked by it in its epoch or before. Nothing is committed in an epoch that it has not adopted.
-//! * A *joining* member counts once it has installed the very epoch of the server: what was committed by then was in the
-//!   INSTALL or needed its ack. Before that, and in other epochs, it may hold nothing yet.
+//! * A *joining* member in the very epoch of the server, once it has installed: what is beyond the base of its INSTALL
+//!   needed its ack. What is not, may have been committed before it was a member, and it may still lack the values.
 //! * A server in another life, a learner, and one that was taken out and knows it hold what they hold: they neither ack
 //!   nor answer. One that was taken out and does not know it is no member of the newer view, and as a member of the older
 //!   view it falls under the first two.
@@ -26,8 +26,9 @@ pub(crate) fn check<S: Subject>(
 ) -> Result<(), String> {
     for member in &glance.members {
         let Some(there) = scene.node(*member).map(|node| node.glance(star)) else { continue };
-        let joins = there.installed && there.epoch == glance.epoch && there.members.contains(member);
-        if (there.serving || joins) && there.ready < glance.committed {
+        let acks = there.installed && there.epoch == glance.epoch && there.members.contains(member);
+        let must_hold = there.serving || (acks && there.base < glance.committed);
+        if must_hold && there.ready < glance.committed {
             return Err(format!(
                 "committed on all members: star {star}: server {server} has committed seq {}, but member {member} holds \
                  only seqs up to {}",

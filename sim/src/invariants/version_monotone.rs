@@ -31,9 +31,7 @@ impl VersionMonotone {
         let Seen { server, key, version, value, readable } = *seen;
         let hash = xxh3_64(value);
         if *self.values.entry((key.clone(), version)).or_insert(hash) != hash {
-            return Err(format!(
-                "version monotone: key {key}: version {version} has another value at server {server}"
-            ));
+            return Err(format!("version monotone: key {key}: version {version} has another value at server {server}"));
         }
         if !readable {
             return Ok(());

@@ -18,6 +18,7 @@ use super::{
     plane::server_record,
     server::Arrival,
     settings::{ControlBug, Settings},
+    trace::view_line,
 };
 use crate::subject::Subject;
 
@@ -29,6 +30,8 @@ pub(crate) struct Agent {
     told: Option<Time>,
     known: Option<(Revision, Arc<ClusterState>)>,
     is_registered: bool,
+    /// Whether it was ever given its lease in this life.
+    had_lease: bool,
     /// The call about the lease that is under way, and the one about views.
     lease_call: Option<Pending<LeaseAsk>>,
     view_call: Option<Pending<ViewAsk>>,
@@ -101,6 +104,7 @@ impl Agent {
             told: None,
             known: None,
             is_registered: false,
+            had_lease: false,
             lease_call: None,
             view_call: None,
             last_call: 0,
@@ -155,12 +159,14 @@ impl<S: Subject> World<S> {
     }
 
     fn tend_lease(&mut self, id: ServerId) {
-        let now = self.server_clock(id);
+        let (now, bug) = (self.server_clock(id), self.settings.control_bug);
         let agent = &mut self.server(id).agent;
         if agent.lease_call.is_some() {
             return; // The answer, or its absence, leads back here.
         }
         let step = agent.keeper.step(now);
+        // The planted bug holds on to a lease that it had once.
+        let revives = bug == Some(ControlBug::LeaseRevived) && agent.had_lease;
         let until = match agent.keeper.state(now) {
             LeaseState::Holding { until } => Some(until),
             LeaseState::Lost | LeaseState::NeedViews => None,
@@ -174,6 +180,7 @@ impl<S: Subject> World<S> {
                 let look = Occasion::Look(agent.last_look);
                 self.occasion_in(id, wait, look);
             }
+            LeaseStep::Acquire if revives => self.ask_about_lease(id, LeaseAsk::Renew, Call::Renew),
             LeaseStep::Acquire => self.ask_about_lease(id, LeaseAsk::Acquire, Call::Acquire),
             LeaseStep::Renew => self.ask_about_lease(id, LeaseAsk::Renew, Call::Renew),
             LeaseStep::ReadViews => self.ask_about_lease(id, LeaseAsk::ReadViews, Call::Get),
@@ -232,7 +239,7 @@ impl<S: Subject> World<S> {
             Call::Leases => Answer::Leases(self.plane.leases(now)),
             Call::Set { expected, after } => {
                 let Self { plane, servers, .. } = self;
-                // A history that ends is not what this world is about: see `Server::holds_star`.
+                // A history that ends is not what this world is about: see `World::can_lose`.
                 let is_kept = |state: &ClusterState| {
                     let kept = |view| servers.iter().enumerate().any(|(at, one)| one.is_copy(at, state, view));
                     state.stars.iter().all(|view| view.founded.0 == 0 || kept(view))
@@ -252,9 +259,11 @@ impl<S: Subject> World<S> {
 
     /// The document has changed: whoever can be reached hears of it.
     pub(super) fn views_changed(&mut self, by: ServerId) {
-        let state = self.plane.state();
-        let views: Vec<String> = state.stars.iter().map(|view| super::trace::view_line(view)).collect();
-        self.trace.event(self.now, &[12, by.0.into()], &[], || format!("VIEWS {}", views.join("  ")));
+        let Self { trace, plane, .. } = self;
+        trace.event(self.now, &[12, by.0.into()], &[], || {
+            let views: Vec<String> = plane.state().stars.iter().map(view_line).collect();
+            format!("VIEWS {}", views.join("  "))
+        });
         self.views += 1;
         for id in (0..self.settings.servers).map(ServerId) {
             if self.plane.is_reached_by(id) {
@@ -293,11 +302,12 @@ impl<S: Subject> World<S> {
         match (pending.ask, answer) {
             (LeaseAsk::Acquire, Answer::Lease(true)) => {
                 agent.keeper.acquired(pending.sent, now);
+                agent.had_lease = true;
                 if unread {
                     agent.keeper.views_read(now);
                 }
             }
-            (LeaseAsk::Renew, Answer::Lease(true)) if revives && agent.keeper.state(now) == LeaseState::Lost => {
+            (LeaseAsk::Renew, Answer::Lease(true)) if revives => {
                 agent.keeper.acquired(pending.sent, now);
                 agent.keeper.views_read(now);
             }

@@ -6,7 +6,7 @@ use star_control::View;
 use star_core::ids::{ServerId, StarId};
 
 use super::{
-    World,
+    Server, World,
     client::Client,
     faults::FaultKind,
     settings::{MS, SECOND},
@@ -22,7 +22,7 @@ use crate::{
 const REST_MAX: u64 = 60 * SECOND;
 
 /// Bounds the search for an order of one key's operations; a run has a few hundred of them.
-const STATES_MAX: usize = 300_000;
+const STATES_MAX: usize = 20_000;
 
 /// What a run without a failure came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,12 +102,13 @@ impl<S: Subject> World<S> {
         while self.steps < self.settings.steps && self.now < self.settings.time_max && self.next()? {}
         self.trace.event(self.now, &[90], &[], || "EVERYTHING IS HEALED");
         self.heal();
-        self.come_to_rest()?;
+        // A lease that ran out just before the end may still cost a server its place.
+        self.come_to_rest(self.settings.lease.ttl.as_nanos() as u64)?;
         if self.settings.restart_all {
             self.restart_all()?;
         }
         self.read_everywhere();
-        self.come_to_rest()?;
+        self.come_to_rest(0)?;
         self.stores_agree()?;
         self.checks.at_end(&self.servers, &self.book, self.now)?;
         let undecided = self.judge()?;
@@ -127,15 +128,20 @@ impl<S: Subject> World<S> {
         })
     }
 
-    /// Goes on until every request is answered and no server has anything unfinished.
-    fn come_to_rest(&mut self) -> Result<(), String> {
+    /// Goes on until every request is answered and no server has had anything unfinished for `quiet`.
+    fn come_to_rest(&mut self, quiet: u64) -> Result<(), String> {
         let end = self.now + REST_MAX;
+        let mut quiet_since = None;
         loop {
             let look = self.now + 10 * MS;
             while self.now < look && self.next()? {}
-            let Some(busy) = self.busy() else { return Ok(()) };
-            if self.now > end {
-                return Err(format!("no progress after everything was healed: {busy}"));
+            match self.busy() {
+                Some(busy) if self.now > end => {
+                    return Err(format!("no progress after everything was healed: {busy}"));
+                }
+                Some(_) => quiet_since = None,
+                None if self.now >= *quiet_since.get_or_insert(self.now) + quiet => return Ok(()),
+                None => {}
             }
         }
     }
@@ -150,7 +156,7 @@ impl<S: Subject> World<S> {
             self.trace.event(self.now, &[91, id.0.into()], &[], || format!("server {id} starts anew"));
             self.crash(id, false);
             self.restart(id);
-            self.come_to_rest()?;
+            self.come_to_rest(0)?;
         }
         Ok(())
     }
@@ -166,14 +172,15 @@ impl<S: Subject> World<S> {
         self.checks.at_rest(&self.servers, &self.book, self.now).err()
     }
 
-    /// Whether a star has as many members as it should, all of them serving and acting on this view.
+    /// Whether a star has as many members as it should, all of them serving, and everybody knows it and has a lease.
     fn is_whole(&self, view: &View) -> bool {
         let wanted = self.settings.replicas.unwrap_or(usize::MAX).min(self.servers.len());
-        let acts = |member: &ServerId| {
-            let node = self.servers[usize::from(member.0)].node.as_ref();
-            node.is_some_and(|node| node.glance(view.star).epoch == view.epoch)
+        let acts = |server: &Server<S>| {
+            server.holds_lease(self.now)
+                && server.node.as_ref().is_some_and(|node| node.glance(view.star).epoch == view.epoch)
         };
-        view.members.len() == wanted && view.joining.is_empty() && view.learners.is_empty() && view.members.iter().all(acts)
+        let is_full = view.members.len() == wanted && view.joining.is_empty() && view.learners.is_empty();
+        is_full && self.servers.iter().all(acts)
     }
 
     /// A last read of all keys at every serving server, for the history.

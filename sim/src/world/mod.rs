@@ -25,7 +25,6 @@ use star_core::{
     protocol::{Input, Token},
 };
 
-pub(crate) use self::{book::Book, server::Server};
 use self::{
     agent::{Call, Occasion},
     client::Client,
@@ -36,6 +35,7 @@ use self::{
     server::Arrival,
     workload::Workload,
 };
+pub(crate) use self::{book::Book, server::Server};
 pub use self::{
     end::{Failure, Summary},
     settings::Settings,
@@ -196,10 +196,7 @@ impl<S: Subject> World<S> {
     fn next(&mut self) -> Result<bool, String> {
         let Some((at, event)) = self.queue.next() else { return Ok(false) };
         self.now = at;
-        let event = match self.freeze(event) {
-            Some(event) => event,
-            None => return Ok(true),
-        };
+        let Some(event) = self.freeze(event) else { return Ok(true) };
         match event {
             Event::Turn { server, life } if self.lives(server, life) => self.turn(server)?,
             Event::Tick { server, life } if self.lives(server, life) => self.tick(server),

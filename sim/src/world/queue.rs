@@ -1,51 +1,36 @@
 //! What is to happen, in the order of time; at equal times in the order in which it was planned.
 
-use std::{cmp::Ordering, collections::BinaryHeap};
+use std::{cmp::Reverse, collections::BinaryHeap};
 
-/// Events by time.
+/// Events by time. They are large, so the heap orders small notes of them.
 #[derive(Debug)]
 pub(crate) struct Queue<E> {
-    heap: BinaryHeap<Planned<E>>,
+    /// When, in which order of planning, and where in `events`.
+    heap: BinaryHeap<Reverse<(u64, u64, u32)>>,
+    events: Vec<Option<E>>,
+    /// The places in `events` that are free.
+    free: Vec<u32>,
     planned: u64,
-}
-
-#[derive(Debug)]
-struct Planned<E> {
-    at: u64,
-    number: u64,
-    event: E,
 }
 
 impl<E> Queue<E> {
     pub(crate) fn new() -> Self {
-        Self { heap: BinaryHeap::new(), planned: 0 }
+        Self { heap: BinaryHeap::new(), events: Vec::new(), free: Vec::new(), planned: 0 }
     }
 
     pub(crate) fn plan(&mut self, at: u64, event: E) {
         self.planned += 1;
-        self.heap.push(Planned { at, number: self.planned, event });
+        let place = self.free.pop().unwrap_or(self.events.len() as u32);
+        match self.events.get_mut(place as usize) {
+            Some(free) => *free = Some(event),
+            None => self.events.push(Some(event)),
+        }
+        self.heap.push(Reverse((at, self.planned, place)));
     }
 
     pub(crate) fn next(&mut self) -> Option<(u64, E)> {
-        self.heap.pop().map(|planned| (planned.at, planned.event))
-    }
-}
-
-impl<E> PartialEq for Planned<E> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-impl<E> Eq for Planned<E> {}
-
-impl<E> PartialOrd for Planned<E> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl<E> Ord for Planned<E> {
-    /// The heap gives the greatest first, so the earliest is the greatest.
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.at, other.number).cmp(&(self.at, self.number))
+        let Reverse((at, _, place)) = self.heap.pop()?;
+        self.free.push(place);
+        self.events[place as usize].take().map(|event| (at, event))
     }
 }

@@ -266,7 +266,7 @@ impl Subject for Toy {
             return Glance { epoch, ..Glance::default() };
         }
         let (ready, committed) = (Seq(self.last_version), Seq(self.last_version));
-        Glance { epoch, installed: true, serving: true, members: vec![self.me], ready, committed }
+        Glance { epoch, installed: true, serving: true, members: vec![self.me], ready, committed, base: committed }
     }
 
     fn stamps(&self, _star: StarId, _visit: &mut dyn FnMut(Seq, Stamped)) {}

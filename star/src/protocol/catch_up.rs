@@ -19,7 +19,7 @@ use star_core::{
 };
 
 use super::{
-    config::NodeConfig,
+    config::{Bug, NodeConfig},
     context::Context,
     log::Log,
     message::{Body, Changed, ChangedObject, Changes, DoneRequest, Message, Since},
@@ -161,7 +161,10 @@ impl Replica {
         let mut part = Part::default();
         let next = match since {
             Since::Objects { begun, after } => self.part_of_objects(cx, begun, after.as_deref(), &mut part),
-            Since::Writes { after, objects_after } if objects_after >= self.sessions.forgotten() => {
+            // Writes that are not committed may be forgotten as well, but nothing of them is asked for.
+            Since::Writes { after, objects_after }
+                if objects_after >= self.sessions.forgotten().min(self.committed) =>
+            {
                 self.part_of_writes(cx, after, objects_after, &mut part)
             }
             // Which objects were changed since then is forgotten here.
@@ -255,10 +258,18 @@ impl Replica {
         done.into_iter().for_each(|one| self.sessions.insert(cx.now, one, cx.config.sessions_max));
         self.sessions.forget_up_to(forgotten);
         self.version_floor = self.version_floor.max(version_floor);
+        let is_whole = match &next {
+            // What the leader has committed is all that a joining member needs: whatever it has of later writes, from
+            // members that knew more to be committed, is in the leader's log and comes once more.
+            _ if cx.config.has_bug(Bug::EarlyPromotion) => true,
+            Since::Writes { after, .. } if self.catch_up.is_behind => *after >= committed,
+            Since::Writes { after, .. } => *after == committed && *after >= self.catch_up.goal,
+            Since::Objects { .. } => false,
+        };
         match next {
-            Since::Writes { after, .. } if after == committed && after >= self.catch_up.goal => {
-                self.catch_up.since = Some(Since::Writes { after, objects_after: after });
-                self.now_exact(cx, after);
+            _ if is_whole => {
+                self.catch_up.since = Some(Since::Writes { after: committed, objects_after: committed });
+                self.now_exact(cx, committed);
             }
             next => {
                 let moved = self.catch_up.since.as_ref() != Some(&next);
@@ -273,6 +284,7 @@ impl Replica {
 
     /// This server holds the star as it was at `seq`.
     fn now_exact<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>, seq: Seq) {
+        self.drop_order(cx, seq);
         self.committed = seq;
         self.ready = seq;
         self.log = Log::after(seq);
@@ -283,8 +295,24 @@ impl Replica {
         }
     }
 
+    /// Leaves the order that a joining member had begun to take over: what it lacks up to `seq` has come another way.
+    fn drop_order<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>, seq: Seq) {
+        let mut dirty: Vec<Key> = self.dirty.drain().map(|(key, _)| key).collect();
+        dirty.sort_unstable();
+        dirty.iter().for_each(|key| cx.store.mark_clean(key));
+        while let Some(stamp) = self.log.pop() {
+            self.missing.remove(&stamp.write);
+            if self.log.base() <= seq {
+                self.drop_write(cx, stamp.write);
+            } else if let Some(write) = self.buffer.get_mut(&stamp.write) {
+                write.seq = None;
+            }
+        }
+    }
+
     /// Forgets all objects of the star, to begin with nothing.
     pub(crate) fn forget_objects<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
+        self.drop_order(cx, Seq(0));
         let mut keys = Vec::new();
         cx.store.list(self.star, "", None, &mut |key| {
             keys.push(Key::new(key));
@@ -309,7 +337,9 @@ fn take_objects<S: Store, E: Effects<Message>>(
     let mut values = values.clone();
     for Changed { key, object } in objects {
         let Some(object) = object else {
-            cx.store.remove(key, false);
+            if !cx.config.has_bug(Bug::ResurrectedByCatchUp) {
+                cx.store.remove(key, false);
+            }
             continue;
         };
         let value_bytes = object.value_bytes as usize;

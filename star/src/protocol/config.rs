@@ -93,11 +93,27 @@ pub enum Bug {
     InstallKeepsOwnStamps,
     /// A read is answered without a look at the lease.
     LeaseIgnored,
+    /// A learner calls itself exact after the first part of what it lacks.
+    EarlyPromotion,
+    /// A joining member asks to serve as soon as it has installed its view, wherever the base is.
+    BaseIgnored,
+    /// A joining member answers reads.
+    JoiningServesReads,
+    /// A server that catches up does not hear that keys were deleted.
+    ResurrectedByCatchUp,
+    /// INSTALL of an older epoch, from whoever led it, is taken for that of this one.
+    StaleInstallAccepted,
+    /// The results of requests are forgotten when a new view comes.
+    SessionsLostAtTakeover,
+    /// An origin does not send its writes again that the leader has not stamped.
+    OwnWritesNotResent,
+    /// A deleted key that comes back begins with version 1 again.
+    VersionFloorForgotten,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 16] = [
         Self::AckBeforeDirty,
         Self::DirtyReadAtOnce,
         Self::VersionReused,
@@ -106,5 +122,13 @@ impl Bug {
         Self::MajorityCommits,
         Self::InstallKeepsOwnStamps,
         Self::LeaseIgnored,
+        Self::EarlyPromotion,
+        Self::BaseIgnored,
+        Self::JoiningServesReads,
+        Self::ResurrectedByCatchUp,
+        Self::StaleInstallAccepted,
+        Self::SessionsLostAtTakeover,
+        Self::OwnWritesNotResent,
+        Self::VersionFloorForgotten,
     ];
 }

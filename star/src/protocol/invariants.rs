@@ -31,6 +31,8 @@ pub struct Observation {
     pub ready: Seq,
     /// What it has applied.
     pub committed: Seq,
+    /// The last seq of the order with which it installed its view.
+    pub base: Seq,
     /// Writes in its buffer.
     pub buffered: usize,
 }
@@ -46,6 +48,7 @@ impl Replica {
             members: self.view.members.clone(),
             ready: self.ready,
             committed: self.committed,
+            base: self.base,
             buffered: self.buffer.len(),
         }
     }

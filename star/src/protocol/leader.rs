@@ -50,7 +50,8 @@ impl Replica {
         if !self.has_room(cx, head) || cx.store.mark_dirty(&head.key).is_err() {
             return Outcome::NoSpace;
         }
-        Outcome::Written(if base == Version(0) { self.version_floor.next() } else { base.next() })
+        let forgets = cx.config.has_bug(Bug::VersionFloorForgotten);
+        Outcome::Written(if base == Version(0) && !forgets { self.version_floor.next() } else { base.next() })
     }
 
     /// Whether an object can be stamped, so that every member will have room for it. Leaders of other stars give the

@@ -25,6 +25,11 @@ impl Log {
         Seq(self.base.0 + self.stamps.len() as u64)
     }
 
+    /// The seq before the first stamp held.
+    pub(crate) fn base(&self) -> Seq {
+        self.base
+    }
+
     /// The stamp at `seq`.
     pub(crate) fn get(&self, seq: Seq) -> Option<&Stamp> {
         let index = seq.0.checked_sub(self.base.0 + 1)?;

@@ -11,7 +11,7 @@ use star_core::{
 };
 
 use super::{
-    config::Route,
+    config::{Bug, Route},
     context::{Asker, Context},
     message::{Body, Message, Operation, WriteHead, WriteId},
     replica::{Buffered, Replica},
@@ -115,7 +115,8 @@ impl Replica {
 
     /// Why this server can do nothing for a client of this star now, if so.
     pub(crate) fn refuse_service<S: Store, E: Effects<Message>>(&self, cx: &Context<'_, S, E>) -> Option<ResponseBody> {
-        if !self.serves(cx.me()) {
+        let joins = cx.config.has_bug(Bug::JoiningServesReads) && self.view.is_member(cx.me());
+        if !self.serves(cx.me()) && !joins {
             let why = if self.view.exists() { "is not a serving member of" } else { "has no view yet of" };
             let text = format!("server {} {why} star {}; try another server", cx.config.name, self.star);
             return Some(ResponseBody::error(ErrorCode::NotServing, text));

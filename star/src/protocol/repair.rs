@@ -11,6 +11,7 @@ use star_core::{
 };
 
 use super::{
+    config::Bug,
     context::Context,
     message::{Body, Message, WriteId},
     replica::Replica,
@@ -102,7 +103,7 @@ impl Replica {
     /// that the star as a whole does move.
     fn repair_own<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
         let (me, leader) = (cx.me(), self.view.leader);
-        if !self.installed || leader == me {
+        if !self.installed || leader == me || cx.config.has_bug(Bug::OwnWritesNotResent) {
             return;
         }
         let unstamped = |id: &WriteId| self.buffer.get(id).is_some_and(|write| write.seq.is_none());

@@ -195,7 +195,11 @@ impl Replica {
             }
             return;
         }
-        let counted_anyway = cx.config.has_bug(Bug::EpochMissingFromAcks) && matches!(message.body, Body::Ack { .. });
+        let counted_anyway = match message.body {
+            Body::Ack { .. } => cx.config.has_bug(Bug::EpochMissingFromAcks),
+            Body::Install { .. } => cx.config.has_bug(Bug::StaleInstallAccepted),
+            _ => false,
+        };
         if message.epoch < self.view.epoch && !counted_anyway {
             cx.shared.counters.ignored_old_epoch += 1;
             return;

@@ -22,6 +22,7 @@ use super::{
     log::Log,
     message::{Body, Message, Stamp, WriteId},
     replica::{Replica, Waiter},
+    sessions::Sessions,
 };
 
 impl Replica {
@@ -43,6 +44,9 @@ impl Replica {
         self.acked = view.members.iter().map(|member| (*member, Seq(0))).collect();
         self.peers = view.members.iter().copied().filter(|other| *other != me && view.is_member(me)).collect();
         self.restart_catch_up(me);
+        if cx.config.has_bug(Bug::SessionsLostAtTakeover) {
+            self.sessions = Sessions::after(self.ready);
+        }
         self.finished_below.retain(|origin, _| view.is_member(*origin));
         self.progress.touch(cx.now);
         cx.store.set_serving(self.star, self.serves(me));
@@ -119,7 +123,7 @@ impl Replica {
         from: Seq,
         stamps: &[Stamp],
     ) {
-        if leader != self.view.leader {
+        if leader != self.view.leader && !cx.config.has_bug(Bug::StaleInstallAccepted) {
             return;
         }
         if self.installed {
@@ -206,6 +210,9 @@ impl Replica {
 
     /// Sends this server's own writes that the leader has not stamped.
     pub(crate) fn send_own<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>, to: &[ServerId]) {
+        if cx.config.has_bug(Bug::OwnWritesNotResent) {
+            return;
+        }
         let mut own: Vec<WriteId> =
             self.buffer.iter().filter(|(_, write)| write.is_own && write.seq.is_none()).map(|(id, _)| *id).collect();
         own.sort_unstable();

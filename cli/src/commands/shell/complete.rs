@@ -50,7 +50,9 @@ impl Complete for Completer {
         let before: Vec<&str> = typed[..start].split_whitespace().collect();
         let candidates = match before.as_slice() {
             [] => COMMANDS.iter().map(|(name, ..)| (*name).to_owned()).collect(),
-            ["use" | "failLink" | "fixLink" | "failProcess"] | ["failLink" | "fixLink", _] => self.session.try_borrow().map(|session| session.server_names()).unwrap_or_default(),
+            ["use" | "failLink" | "fixLink" | "failProcess"] | ["failLink" | "fixLink", _] => {
+                self.session.try_borrow().map(|session| session.server_names()).unwrap_or_default()
+            }
             ["time"] => vec!["on".to_owned(), "off".to_owned()],
             [command] if takes_key(command) => self.keys(word),
             _ => Vec::new(),

@@ -218,7 +218,9 @@ impl Session {
     async fn fault(&self, at: Option<&&str>, fault: Fault) -> CliResult {
         let used = self.used.as_ref().map(|(name, _)| name.as_str());
         let Some(name) = at.copied().or(used) else {
-            return Err(CliError::usage("which server is to have the fault?").hint("failLink AT SERVER, or first: use AT"));
+            return Err(
+                CliError::usage("which server is to have the fault?").hint("failLink AT SERVER, or first: use AT")
+            );
         };
         let addr = fault::addr_of(&self.servers, name, STATUS_WITHIN).await?;
         fault::have(&self.global, name, &addr, &fault, STATUS_WITHIN).await

@@ -1,0 +1,118 @@
+use std::time::Duration;
+
+use openraft::{
+    Entry, EntryPayload, LeaderId, LogId, Vote,
+    entry::FromAppData,
+    storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine},
+    testing::{StoreBuilder, Suite},
+};
+use star_core::Clock;
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    replica::Replica,
+    types::{StorageError, Types},
+};
+
+const PLANE: u64 = 42;
+
+fn state(opened: &Opened) -> StateStore {
+    let replica = SharedReplica::new(Replica::new(Duration::from_secs(1), Clock.now()));
+    StateStore::new(replica, opened.disk.clone(), opened.snapshot.clone()).expect("a state")
+}
+
+/// Closes a store: its thread ends once nobody can write any more.
+fn close(opened: Opened) {
+    let Opened { log, disk, thread, .. } = opened;
+    drop((log, disk));
+    thread.join().expect("a thread");
+}
+
+struct Stores;
+
+impl StoreBuilder<Types, LogStore, StateStore, TempDir> for Stores {
+    async fn build(&self) -> Result<(TempDir, LogStore, StateStore), StorageError> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let opened = open(directory.path(), PLANE).expect("a store");
+        let state = state(&opened);
+        Ok((directory, opened.log, state))
+    }
+}
+
+#[test]
+fn the_librarys_own_suite_passes() {
+    Suite::test_all(Stores).expect("all cases");
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
+}
+
+fn blank(index: u64) -> crate::types::Entry {
+    Entry { log_id: LogId::new(LeaderId::new(1, 7), index), payload: EntryPayload::Blank }
+}
+
+#[test]
+fn vote_log_and_snapshot_are_there_after_a_restart() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let opened = open(directory.path(), PLANE).expect("a store");
+    let store = opened.store;
+    let (mut log, mut machine) = (opened.log.clone(), state(&opened));
+    block_on(async {
+        log.save_vote(&Vote::new(3, 7)).await.expect("written");
+        log.blocking_append((0..10).map(blank)).await.expect("written");
+        log.truncate(LogId::new(LeaderId::new(1, 7), 8)).await.expect("written");
+        machine.apply((0..6).map(blank)).await.expect("applied");
+        let mut builder = machine.get_snapshot_builder().await;
+        openraft::RaftSnapshotBuilder::build_snapshot(&mut builder).await.expect("a snapshot");
+        log.purge(LogId::new(LeaderId::new(1, 7), 3)).await.expect("written");
+    });
+    drop((log, machine));
+    close(opened);
+
+    let opened = open(directory.path(), PLANE).expect("a store");
+    assert_eq!(opened.store, store);
+    let (mut log, mut machine) = (opened.log.clone(), state(&opened));
+    block_on(async {
+        assert_eq!(log.read_vote().await.expect("read"), Some(Vote::new(3, 7)));
+        let state = log.get_log_state().await.expect("read");
+        assert_eq!(state.last_purged_log_id.map(|id| id.index), Some(3));
+        assert_eq!(state.last_log_id.map(|id| id.index), Some(7));
+        assert_eq!(machine.applied_state().await.expect("read").0.map(|id| id.index), Some(5));
+        assert!(machine.get_current_snapshot().await.expect("read").is_some());
+    });
+    drop((log, machine));
+    close(opened);
+}
+
+#[test]
+fn a_store_is_used_by_one_and_for_one_plane() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let opened = open(directory.path(), PLANE).expect("a store");
+    assert!(matches!(open(directory.path(), PLANE), Err(StartError::Store { .. })), "it is in use");
+    close(opened);
+    assert!(matches!(open(directory.path(), PLANE + 1), Err(StartError::OtherPlane { .. })));
+    close(open(directory.path(), PLANE).expect("the same plane"));
+    let file = directory.path().join(FILE_NAME);
+    fs::write(&file, b"something else").expect("written");
+    assert!(matches!(open(directory.path(), PLANE), Err(StartError::Store { .. })));
+}
+
+#[test]
+fn two_new_stores_are_told_apart() {
+    let directories = [tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory")];
+    let stores = directories.each_ref().map(|directory| open(directory.path(), PLANE).expect("a store"));
+    assert_ne!(stores[0].store, stores[1].store);
+    stores.into_iter().for_each(close);
+}
+
+#[test]
+fn a_proposal_survives_its_encoding() {
+    let proposal = crate::types::Proposal {
+        stamp: crate::types::Stamp { reign: Some(LeaderId::new(2, 9)), at: star_core::Time(5) },
+        command: star_control::machine::Command::Leases,
+    };
+    let entry = crate::types::Entry::from_app_data(proposal);
+    assert_eq!(decoded::<crate::types::Entry>(&encoded(&entry)).expect("an entry"), entry);
+}
