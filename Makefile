@@ -9,6 +9,8 @@ SEEDS ?= 0..10000
 # How long each measurement of `make bench` takes, in seconds.
 SECONDS ?= 3
 
+# What goes wrong in `make sim`: links, turnover (leaders change too) or churn (servers crash and return too).
+MODE ?= churn
 # How long `make chaos` breaks things, on each control plane.
 MINUTES ?= 5
 
@@ -63,8 +65,8 @@ bench: ## Measure reads and writes on three servers, over TCP and from the mappe
 		done; \
 	done
 
-sim: ## Run the simulator over SEEDS=0..10000
-	$(CARGO) run --release --package star-sim --bin sim -- --seeds $(SEEDS)
+sim: ## Run the simulator over SEEDS=0..10000 with MODE=churn
+	$(CARGO) run --release --package star-sim --bin sim -- --seeds $(SEEDS) --mode $(MODE)
 
 chaos: ## Break clusters under load for MINUTES=5 on each control plane; prove that nothing was lost or stale
 	scripts/need.sh redis-server
