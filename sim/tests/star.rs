@@ -35,20 +35,20 @@ fn run_all(campaign: Campaign, seeds: std::ops::Range<u64>) -> Summary {
 
 #[test]
 fn links_break_and_servers_pause() {
-    let total = run_all(Campaign::default(), 0..800);
+    let total = run_all(Campaign::default(), 0..1000);
     assert!(total.faults > 4_000 && total.lost > 40_000 && total.operations > 160_000, "{total:?}");
     assert!(total.undecided < 40, "the search gives up too often: {total:?}");
 }
 
 #[test]
 fn leaders_change_while_stars_work() {
-    let total = run_all(Campaign { mode: Mode::Turnover, ..Campaign::default() }, 0..400);
+    let total = run_all(Campaign { mode: Mode::Turnover, ..Campaign::default() }, 0..800);
     assert!(total.faults > 2_000 && total.views > 1_500, "{total:?}");
 }
 
 #[test]
 fn servers_crash_stop_sleep_and_come_back() {
-    let total = run_all(Campaign { mode: Mode::Churn, ..Campaign::default() }, 0..500);
+    let total = run_all(Campaign { mode: Mode::Churn, ..Campaign::default() }, 0..1200);
     assert!(total.faults > 4_000 && total.views > 10_000, "{total:?}");
 }
 
