@@ -7,8 +7,9 @@ mod wires;
 
 use std::{net::TcpListener, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use star_control::{
-    ControlPlane, EmbeddedClient,
+    CasOutcome, ControlPlane, EmbeddedClient, PlaneError, Revision,
     embedded::{Carrier, ClusterTimes, TcpCarrier},
 };
 use star_core::{Clock, Time};
@@ -163,10 +164,8 @@ impl Cluster {
 
     /// Waits until the plane answers, and returns when that was known.
     pub(crate) async fn answers(&self) -> Time {
-        let (client, began) = (self.client(), Clock.now());
-        while let Err(error) = client.get("anything").await {
-            assert!(error.retry() && Clock.now().since(began) < LATE, "{error}");
-        }
+        let client = self.client();
+        answered(|| client.get("anything")).await;
         Clock.now()
     }
 }
@@ -176,6 +175,39 @@ impl Drop for Cluster {
         for index in 0..self.hosts.len() {
             self.stop(index);
         }
+    }
+}
+
+/// Asks until there is an answer. On a busy machine a member may lose its leadership to a second election, and what was
+/// under way then fails although nothing is wrong.
+pub(crate) async fn answered<T, A: Future<Output = Result<T, PlaneError>>>(mut ask: impl FnMut() -> A) -> T {
+    let began = Clock.now();
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(error) => assert!(error.retry() && Clock.now().since(began) < LATE, "{error}"),
+        }
+    }
+}
+
+/// The revision of a document; 0 if there is none.
+pub(crate) async fn revision(plane: &EmbeddedClient, key: &str) -> u64 {
+    answered(|| plane.get(key)).await.map_or(0, |found| found.revision.0)
+}
+
+/// Writes until the outcome is known: nobody knows whether a write that failed took effect, so its second try may find
+/// that the first one did. For documents with one writer.
+pub(crate) async fn set_for_sure(plane: &EmbeddedClient, key: &str, expected: u64, value: &Bytes) -> CasOutcome {
+    let mut tries = 0;
+    let outcome = answered(|| {
+        tries += 1;
+        plane.compare_and_set(key, Revision(expected), value.clone(), &[])
+    });
+    match outcome.await {
+        CasOutcome::Conflict if tries > 1 && revision(plane, key).await == expected + 1 => {
+            CasOutcome::Done(Revision(expected + 1))
+        }
+        outcome => outcome,
     }
 }
 
