@@ -5,7 +5,14 @@
 pub(crate) mod tcp;
 mod wires;
 
-use std::{net::TcpListener, sync::Arc, time::Duration};
+use std::{
+    net::TcpListener,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use star_control::{
@@ -211,6 +218,11 @@ pub(crate) async fn set_for_sure(plane: &EmbeddedClient, key: &str, expected: u6
     }
 }
 
+/// A port that is free now; below those that systems give to outgoing connections, so that none of those takes it before
+/// its member does.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let own = (std::process::id() % 150) as u16 * 50;
+    let mut candidates = std::iter::repeat_with(|| 12_000 + (own + NEXT.fetch_add(1, Ordering::Relaxed)) % 7_900);
+    candidates.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
 }
