@@ -1,53 +1,49 @@
 //! One connection of the load: a window of requests under way, written and read in batches.
 
-use bytes::{Bytes, BytesMut};
-use star_core::{
-    Key, RequestId, Version,
-    message::{
-        Condition, Request, RequestBody, Response, ResponseBody, Wire,
-        frame::{self, Decoder, Frame, FrameKind},
-    },
-    store::Encoding,
+use std::fmt;
+
+use bytes::BytesMut;
+use star_core::{Key, RequestId};
+use tokio::{io::AsyncReadExt, net::TcpStream};
+
+use crate::{
+    BenchError,
+    dialect::{Answer, Dialect, System},
+    workload::Target,
 };
-use tokio::net::TcpStream;
 
-use crate::BenchError;
-
-/// The longest answer that is taken.
-const FRAME_BYTES_MAX: u64 = 128 << 20;
-
-/// A raw connection that speaks compact frames.
-#[derive(Debug)]
+/// A raw connection to a server of the system that is measured.
 pub(crate) struct Connection {
     addr: String,
     stream: TcpStream,
+    dialect: Box<dyn Dialect>,
     out: Vec<u8>,
     buffer: BytesMut,
-    decoder: Decoder,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("addr", &self.addr).finish_non_exhaustive()
+    }
 }
 
 impl Connection {
-    pub(crate) async fn dial(addr: &str) -> Result<Self, BenchError> {
-        let failed = |source| BenchError::Connection { addr: addr.to_owned(), source };
+    pub(crate) async fn dial(system: &System, target: &Target) -> Result<Self, BenchError> {
+        let addr = &target.addr;
+        let failed = |source| BenchError::Connection { addr: addr.clone(), source };
         let stream = TcpStream::connect(addr).await.map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
-        Ok(Self {
-            addr: addr.to_owned(),
-            stream,
-            out: Vec::new(),
-            buffer: BytesMut::with_capacity(64 << 10),
-            decoder: Decoder::new(FRAME_BYTES_MAX),
-        })
+        let (dialect, mut out) = (system.dialect(), Vec::new());
+        dialect.greeting(&mut out);
+        Ok(Self { addr: addr.clone(), stream, dialect, out, buffer: BytesMut::with_capacity(64 << 10) })
     }
 
-    pub(crate) fn queue_get(&mut self, id: u64, key: Key) {
-        let request = Request::from(RequestBody::Get { key });
-        frame::encode(FrameKind::Request, id, &request, &[], &mut self.out);
+    pub(crate) fn queue_get(&mut self, id: u64, key: &Key) {
+        self.dialect.get(id, key, &mut self.out);
     }
 
-    pub(crate) fn queue_set(&mut self, id: u64, key: Key, value: &[u8], request_id: RequestId) {
-        let body = RequestBody::Set { key, encoding: Encoding::Raw, condition: Condition::Always, request_id };
-        frame::encode(FrameKind::Request, id, &Request { body, value: Bytes::new() }, value, &mut self.out);
+    pub(crate) fn queue_set(&mut self, id: u64, key: &Key, value: &[u8], request_id: RequestId) {
+        self.dialect.set(id, key, value, request_id, &mut self.out);
     }
 
     /// Writes what is queued.
@@ -66,42 +62,23 @@ impl Connection {
         Ok(())
     }
 
-    /// Waits for bytes and hands each whole answer to `take`: its id, what came of it, and the value.
-    pub(crate) async fn receive(&mut self, mut take: impl FnMut(u64, ResponseBody, Bytes)) -> Result<(), BenchError> {
-        use tokio::io::AsyncReadExt;
+    /// Waits for bytes and hands each whole answer to `take`.
+    pub(crate) async fn receive(&mut self, mut take: impl FnMut(Answer)) -> Result<(), BenchError> {
         self.buffer.reserve(64 << 10);
         let read = self.stream.read_buf(&mut self.buffer).await.map_err(|source| self.failed(source))?;
         if read == 0 {
             return Err(self.failed(std::io::ErrorKind::UnexpectedEof.into()));
         }
         loop {
-            match self.decoder.decode(&mut self.buffer) {
+            match self.dialect.answer(&mut self.buffer, &mut self.out) {
+                Ok(Some(answer)) => take(answer),
                 Ok(None) => return Ok(()),
-                Ok(Some(Frame::Compact { kind: FrameKind::Response, id, header, tail })) => {
-                    let Response { body, value } = Response::decode(&header, tail).map_err(|why| self.nonsense(why))?;
-                    take(id, body, value);
-                }
-                Ok(Some(other)) => return Err(self.nonsense(format!("{other:?}"))),
-                Err(error) => return Err(self.nonsense(error.to_string())),
+                Err(why) => return Err(BenchError::Answer { addr: self.addr.clone(), why }),
             }
         }
     }
 
     fn failed(&self, source: std::io::Error) -> BenchError {
         BenchError::Connection { addr: self.addr.clone(), source }
-    }
-
-    fn nonsense(&self, why: String) -> BenchError {
-        BenchError::Answer { addr: self.addr.clone(), why }
-    }
-}
-
-/// The version that an answer names.
-pub(crate) fn version_of(body: &ResponseBody) -> Option<u64> {
-    match body {
-        ResponseBody::Written { version: Version(version) } | ResponseBody::Value { version: Version(version), .. } => {
-            Some(*version)
-        }
-        _ => None,
     }
 }

@@ -4,11 +4,14 @@
 //! measures on the same machine.
 
 mod connection;
+mod cpu;
+mod dialect;
 mod record;
 mod report;
 mod run;
 mod workload;
 
+pub use dialect::System;
 pub use record::{Operation, Recorded};
 pub use report::{Part, Report};
 pub use run::{Progress, run};

@@ -10,7 +10,7 @@ use crate::record::Recorded;
 pub struct Report {
     /// The system that was measured.
     pub system: String,
-    /// Servers that the load went to.
+    /// Servers of the system, as far as they are known: at least those that the load went to.
     pub servers: usize,
     /// Seconds counted.
     pub seconds: f64,
@@ -22,6 +22,9 @@ pub struct Report {
     pub write: Part,
     /// Reads answered from a mapped store, without a message (part of `read`).
     pub mapped_reads: u64,
+    /// Processor time of all servers together for each operation, in microseconds; `None` if their processes are not
+    /// known.
+    pub cpu_us_per_op: Option<f64>,
     /// The refusals by their code.
     pub error_codes: std::collections::BTreeMap<String, u64>,
     /// Every operation, if they were recorded.

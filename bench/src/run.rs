@@ -3,13 +3,15 @@
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 
 use hdrhistogram::Histogram;
-use star_core::{Clock, Key, RequestId, Time, message::ResponseBody};
+use star_core::{Clock, ErrorCode, Key, RequestId, Time};
 use star_objstore::Reader;
 use tokio::task::{LocalSet, spawn_local};
 
 use crate::{
     BenchError,
-    connection::{Connection, version_of},
+    connection::Connection,
+    cpu,
+    dialect::{Answer, Outcome},
     record::{Operation, Recorded},
     report::{Part, Report},
     workload::{Keys, Options, Random, key_text},
@@ -46,6 +48,8 @@ struct Tally {
     error_codes: BTreeMap<String, u64>,
     history: Vec<Recorded>,
     ops: u64,
+    /// What the servers had used of the processor when counting began, and when it ended.
+    cpu: Vec<Duration>,
 }
 
 /// Keys are kept as text up to this number; more are made when they are needed.
@@ -65,7 +69,7 @@ async fn run_local(options: Options, watch: impl FnMut(Progress) + 'static) -> R
     }
     let mut connections = Vec::new();
     for client in 0..options.clients {
-        connections.push(Connection::dial(&options.targets[client % options.targets.len()].addr).await?);
+        connections.push(Connection::dial(&options.system, &options.targets[client % options.targets.len()]).await?);
     }
     let begin = clock.now();
     let count_from = begin + Duration::from_secs_f64(options.warm_up_seconds);
@@ -80,6 +84,7 @@ async fn run_local(options: Options, watch: impl FnMut(Progress) + 'static) -> R
         tally: RefCell::new(Tally::new()),
         options,
     });
+    let counting = spawn_local(count_cpu(Rc::clone(&shared)));
     let watcher = spawn_local(report_progress(Rc::clone(&shared), watch));
     let tasks: Vec<_> = connections
         .into_iter()
@@ -94,8 +99,14 @@ async fn run_local(options: Options, watch: impl FnMut(Progress) + 'static) -> R
     }
     watcher.abort();
     match failed {
-        Some(error) => Err(error),
-        None => Ok(shared.report()),
+        Some(error) => {
+            counting.abort();
+            Err(error)
+        }
+        None => {
+            counting.await.expect("counting does not panic");
+            Ok(shared.report())
+        }
     }
 }
 
@@ -107,9 +118,18 @@ async fn report_progress(shared: Rc<Shared>, mut watch: impl FnMut(Progress)) {
     }
 }
 
+/// Notes the servers' use of the processor at the beginning and at the end of what is counted.
+async fn count_cpu(shared: Rc<Shared>) {
+    for end in [shared.count_from, shared.end] {
+        tokio::time::sleep(end.since(shared.clock.now())).await;
+        let used = cpu::used(&shared.options.pids);
+        shared.tally.borrow_mut().cpu.extend(used);
+    }
+}
+
 /// Writes every key once.
 async fn fill(options: &Options, client: u64) -> Result<(), BenchError> {
-    let mut connection = Connection::dial(&options.targets[0].addr).await?;
+    let mut connection = Connection::dial(&options.system, &options.targets[0]).await?;
     let value = vec![b'.'; options.value_bytes];
     let (mut next, mut done, mut tries) = (0, 0, 0_u32);
     let window = (1024 * 1024 / options.value_bytes.max(1)).clamp(1, 256) as u64;
@@ -122,10 +142,10 @@ async fn fill(options: &Options, client: u64) -> Result<(), BenchError> {
         connection.flush().await?;
         let mut refusal = None;
         connection
-            .receive(|key, body, _| match body {
-                ResponseBody::Written { .. } => done += 1,
+            .receive(|Answer { id, outcome, .. }| match outcome {
+                Outcome::Written(_) => done += 1,
                 other => {
-                    again.push(key);
+                    again.push(id);
                     refusal = Some(other);
                 }
             })
@@ -146,7 +166,7 @@ async fn fill(options: &Options, client: u64) -> Result<(), BenchError> {
 }
 
 fn queue_fill(connection: &mut Connection, key: u64, value: &[u8], client: u64) {
-    connection.queue_set(key, Key::new(key_text(key)), value, RequestId::Counted { client, number: key });
+    connection.queue_set(key, &Key::new(key_text(key)), value, RequestId::Counted { client, number: key });
 }
 
 impl Tally {
@@ -160,6 +180,7 @@ impl Tally {
             error_codes: BTreeMap::new(),
             history: Vec::new(),
             ops: 0,
+            cpu: Vec::new(),
         }
     }
 }
@@ -172,14 +193,20 @@ impl Shared {
     fn report(&self) -> Report {
         let mut tally = self.tally.borrow_mut();
         let seconds = self.options.seconds;
+        let ops = tally.read.len() + tally.write.len();
+        let cpu = match *tally.cpu.as_slice() {
+            [before, after] if ops > 0 && !self.options.pids.is_empty() => Some(after.saturating_sub(before)),
+            _ => None,
+        };
         Report {
-            system: "star".to_owned(),
-            servers: self.options.targets.len(),
+            system: self.options.system.name().to_owned(),
+            servers: self.options.pids.len().max(self.options.targets.len()),
             seconds,
             errors: tally.error_codes.values().sum(),
             read: Part::new(&tally.read, seconds),
             write: Part::new(&tally.write, seconds),
             mapped_reads: tally.mapped_reads,
+            cpu_us_per_op: cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / ops as f64),
             error_codes: std::mem::take(&mut tally.error_codes),
             history: std::mem::take(&mut tally.history),
         }
@@ -253,7 +280,7 @@ impl Client {
             let mut answers = Vec::new();
             let limit = end + Duration::from_secs(5);
             let wait = limit.since(self.shared.clock.now());
-            let received = self.connection.receive(|id, body, value| answers.push((id, body, value)));
+            let received = self.connection.receive(|answer| answers.push(answer));
             match tokio::time::timeout(wait, received).await {
                 Ok(received) => received?,
                 Err(_) => {
@@ -261,8 +288,8 @@ impl Client {
                     return Ok(());
                 }
             }
-            for (id, body, value) in answers {
-                self.finish(id as usize, &body, &value);
+            for answer in answers {
+                self.finish(&answer);
             }
         }
     }
@@ -278,7 +305,7 @@ impl Client {
                 self.free.push(slot);
                 return false;
             }
-            self.connection.queue_get(slot as u64, name);
+            self.connection.queue_get(slot as u64, &name);
             self.window[slot] = Some(UnderWay { key, write: None, is_read: true, call });
             return true;
         }
@@ -289,52 +316,52 @@ impl Client {
             format!("{:0width$}", u128::from(self.writes) * 100_000 + self.number as u128, width = options.value_bytes)
         });
         let value = write.as_ref().map_or(self.value.as_slice(), |text| text.as_bytes());
-        self.connection.queue_set(slot as u64, name, value, request_id);
+        self.connection.queue_set(slot as u64, &name, value, request_id);
         self.window[slot] = Some(UnderWay { key, write, is_read: false, call });
         true
     }
 
     fn read_mapped(&mut self, key: u64, name: &Key, call: Time) -> bool {
         let Some(reader) = &mut self.reader else { return false };
-        let body = match reader.get(name, &mut self.mapped_value) {
-            star_objstore::Answer::Found { version, encoding } => ResponseBody::Value { version, encoding },
-            star_objstore::Answer::NotFound => ResponseBody::NotFound,
+        let outcome = match reader.get(name, &mut self.mapped_value) {
+            star_objstore::Answer::Found { version, .. } => Outcome::Found(Some(version.0)),
+            star_objstore::Answer::NotFound => Outcome::NotFound,
             star_objstore::Answer::Ask(_) => return false,
         };
         let value = std::mem::take(&mut self.mapped_value);
-        self.count(UnderWay { key, write: None, is_read: true, call }, &body, &value);
+        self.count(UnderWay { key, write: None, is_read: true, call }, &outcome, &value);
         self.mapped_value = value;
         self.shared.tally.borrow_mut().mapped_reads += u64::from(call >= self.shared.count_from);
         true
     }
 
-    fn finish(&mut self, slot: usize, body: &ResponseBody, value: &[u8]) {
+    fn finish(&mut self, answer: &Answer) {
+        let slot = answer.id as usize;
         if let Some(under_way) = self.window.get_mut(slot).and_then(Option::take) {
             self.free.push(slot);
-            self.count(under_way, body, value);
+            self.count(under_way, &answer.outcome, &answer.value);
         }
     }
 
-    fn count(&self, under_way: UnderWay, body: &ResponseBody, value: &[u8]) {
+    fn count(&self, under_way: UnderWay, outcome: &Outcome, value: &[u8]) {
         let now = self.shared.clock.now();
         let mut tally = self.shared.tally.borrow_mut();
-        let failed = match body {
-            ResponseBody::Error(failure) => Some(failure.code.name()),
-            ResponseBody::Written { .. } | ResponseBody::Value { .. } | ResponseBody::NotFound => None,
-            _ => Some("UNEXPECTED"),
+        let (failed, unknown, version) = match outcome {
+            Outcome::Refused { code, unknown } => (Some(code), *unknown, None),
+            Outcome::Written(version) | Outcome::Found(version) => (None, false, *version),
+            Outcome::NotFound => (None, false, None),
         };
         tally.ops += 1;
         if let Some(code) = failed {
-            *tally.error_codes.entry(code.to_owned()).or_default() += 1;
+            *tally.error_codes.entry(code.clone()).or_default() += 1;
         } else if under_way.call >= self.shared.count_from {
             let histogram = if under_way.is_read { &mut tally.read } else { &mut tally.write };
             histogram.saturating_record(now.since(under_way.call).as_nanos() as u64);
         }
         if self.shared.options.record {
-            let unknown = matches!(body, ResponseBody::Error(failure) if failure.code.retry());
             let operation = match under_way.write {
                 Some(write) => Operation::Write(write),
-                None if matches!(body, ResponseBody::Value { .. }) => {
+                None if matches!(outcome, Outcome::Found(_)) => {
                     Operation::Read(Some(String::from_utf8_lossy(value).into_owned()))
                 }
                 None => Operation::Read(None),
@@ -343,7 +370,7 @@ impl Client {
                 client: self.number as u32,
                 key: under_way.key,
                 operation,
-                version: version_of(body),
+                version,
                 call_ns: under_way.call.since(self.shared.begin).as_nanos() as u64,
                 return_ns: (!unknown).then(|| now.since(self.shared.begin).as_nanos() as u64),
                 ok: failed.is_none(),
@@ -354,8 +381,8 @@ impl Client {
     /// The load is over, and answers are still missing: their outcome is unknown.
     fn give_up(mut self) {
         for under_way in std::mem::take(&mut self.window).into_iter().flatten() {
-            let text = "no answer within 5 s after the end of the load";
-            self.count(under_way, &ResponseBody::error(star_core::ErrorCode::Unfinished, text), &[]);
+            let outcome = Outcome::Refused { code: ErrorCode::Unfinished.name().to_owned(), unknown: true };
+            self.count(under_way, &outcome, &[]);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::BenchError;
+use crate::{BenchError, dialect::System};
 
 /// A server that the load goes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,8 +25,12 @@ pub enum Distribution {
 /// The load.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// What the servers are.
+    pub system: System,
     /// The servers; client `i` talks to server `i % targets`.
     pub targets: Vec<Target>,
+    /// The processes of the servers, where they run on this machine: their use of the processor is counted.
+    pub pids: Vec<u32>,
     /// Connections.
     pub clients: usize,
     /// Requests under way on each connection.

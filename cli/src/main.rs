@@ -2,7 +2,7 @@
 //!
 //! [`args`] says what the command line looks like, `commands/` has a module for each command; what they share stands
 //! beside them: [`processes`] (servers as processes of their own), [`connection`] (clients), [`status`] (what servers
-//! say of themselves), [`faults`] (breaking them on demand), [`output`] and [`error`].
+//! say of themselves), [`peers`] (other systems beside it), [`faults`] (breaking servers on demand), [`output`] and [`error`].
 
 mod args;
 mod commands;
@@ -11,6 +11,7 @@ mod error;
 mod faults;
 mod names;
 mod output;
+mod peers;
 mod processes;
 mod settings;
 mod signals;

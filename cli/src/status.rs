@@ -55,6 +55,14 @@ pub(crate) struct ClusterStatus {
     pub(crate) stars: Vec<StarLine>,
 }
 
+impl ClusterStatus {
+    /// The processes of all servers; none if one is not known, or they are not all of this machine.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        let local = |server: &ServerLine| server.addr.starts_with("127.").then_some(server.pid).flatten();
+        self.servers.iter().map(local).collect::<Option<_>>().unwrap_or_default()
+    }
+}
+
 /// One server of the cluster.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct ServerLine {

@@ -1,11 +1,13 @@
 //! Servers as processes of their own: started together, watched, and stopped so that nothing is left behind.
 
 mod child;
+mod daemon;
 mod plan;
 
 use std::{path::PathBuf, time::Duration};
 
 use child::Child;
+pub(crate) use daemon::Daemon;
 pub(crate) use plan::Plan;
 use rustix::process::Signal;
 use star_core::{Clock, Time, cluster::ServerInfo};

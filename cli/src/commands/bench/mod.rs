@@ -7,7 +7,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use star_bench::{Distribution, Options, Progress, Report, Target};
+use star_bench::{Distribution, Options, Progress, Report, System, Target};
 use star_objstore::Reader;
 
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
     connection,
     error::{CliError, CliResult, Exit},
     output,
+    peers::{Group, Peer},
     processes::{Plan, Processes},
     settings,
     signals::Signals,
@@ -27,6 +28,7 @@ Examples:
   star bench --read-share 0 --clients 8 --pipeline 32   writes only, 256 under way
   star bench --transport tcp --keys 1000 --distribution zipf
   star bench --seconds 5 --history run.jsonl && star check run.jsonl
+  star bench --system redis --read-share 0              the same load on another system
 With auto and shm, clients read from the mapped stores of servers on this machine where those can answer.
 The keys key-00000000, key-00000001 … are written once before the load.";
 
@@ -78,9 +80,24 @@ pub(crate) struct BenchArgs {
 
 /// The systems that can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum SystemArg {
+pub(crate) enum SystemArg {
     /// Star replication
     Star,
+    /// Redis: each write waits for all replicas; needs the Debian package redis-server
+    Redis,
+    /// A key-value bucket of NATS; needs the Debian package nats-server
+    Nats,
+}
+
+impl SystemArg {
+    /// The system as one that is not Star.
+    pub(crate) fn peer(self) -> Option<Peer> {
+        match self {
+            Self::Star => None,
+            Self::Redis => Some(Peer::Redis),
+            Self::Nats => Some(Peer::Nats),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -105,6 +122,9 @@ pub(crate) fn run(global: &GlobalArgs, args: &BenchArgs) -> CliResult {
     if args.history.is_some() && args.value_size < RECORDED_BYTES_MIN {
         let text = format!("a recorded load needs values of at least {RECORDED_BYTES_MIN} bytes, so that they differ");
         return Err(CliError::usage(text).hint(format!("--value-size {RECORDED_BYTES_MIN} or more")));
+    }
+    if let Some(peer) = args.system.peer() {
+        return connection::runtime()?.block_on(run_peer(global, args, peer));
     }
     connection::runtime()?.block_on(async {
         let mut signals = Signals::new()?;
@@ -134,6 +154,27 @@ pub(crate) fn run(global: &GlobalArgs, args: &BenchArgs) -> CliResult {
     })
 }
 
+/// Measures another system, on servers of its own.
+async fn run_peer(global: &GlobalArgs, args: &BenchArgs, peer: Peer) -> CliResult {
+    if !args.connect.is_empty() || args.history.is_some() {
+        return Err(CliError::usage("--connect and --history are for --system star")
+            .hint("other systems are measured on servers that are started for it"));
+    }
+    let mut signals = Signals::new()?;
+    let work = async {
+        let group = Group::start(peer, usize::from(args.servers)).await?;
+        let options =
+            Options { system: group.system.clone(), pids: group.pids(), ..options(args, group.targets.clone()) };
+        let report = run_load(options).await?;
+        print(global, args, &report)?;
+        Ok(Exit::Done)
+    };
+    tokio::select! {
+        () = signals.next() => Ok(Exit::Interrupted),
+        outcome = work => outcome,
+    }
+}
+
 /// The cluster that runs already, if one does.
 async fn running(global: &GlobalArgs, args: &BenchArgs) -> Result<Option<ClusterStatus>, CliError> {
     let known = connection::servers(&args.connect, &settings::load(global)?);
@@ -160,7 +201,8 @@ fn own_plan(global: &GlobalArgs, args: &BenchArgs) -> Result<Plan, CliError> {
 }
 
 async fn measure(global: &GlobalArgs, args: &BenchArgs, cluster: &ClusterStatus, own: bool) -> CliResult {
-    let mut options = options(args, targets(args, cluster)?);
+    let mut options = options(args, targets(args.transport, cluster)?);
+    options.pids = cluster.pids();
     if output::stderr_is_terminal() {
         let whose = if own { "a cluster of its own" } else { "the running cluster" };
         output::note(format!("{} servers of {whose}", options.targets.len()));
@@ -173,10 +215,7 @@ async fn measure(global: &GlobalArgs, args: &BenchArgs, cluster: &ClusterStatus,
         }
         None => Vec::new(),
     };
-    let bar = progress(&options);
-    let watching = bar.clone();
-    let mut report = star_bench::run(options, move |progress| show(&watching, progress)).await?;
-    bar.finish_and_clear();
+    let mut report = run_load(options).await?;
     if let Some(path) = &args.history {
         history::write(path, &initial, &std::mem::take(&mut report.history))?;
     }
@@ -184,8 +223,19 @@ async fn measure(global: &GlobalArgs, args: &BenchArgs, cluster: &ClusterStatus,
     Ok(Exit::Done)
 }
 
+/// Runs a load with its progress shown.
+async fn run_load(options: Options) -> Result<Report, CliError> {
+    let bar = progress(&options);
+    let watching = bar.clone();
+    let report = star_bench::run(options, move |progress| show(&watching, progress)).await?;
+    bar.finish_and_clear();
+    Ok(report)
+}
+
 fn options(args: &BenchArgs, targets: Vec<Target>) -> Options {
     Options {
+        system: System::Star,
+        pids: Vec::new(),
         targets,
         clients: args.clients,
         pipeline: args.pipeline,
@@ -205,16 +255,16 @@ fn options(args: &BenchArgs, targets: Vec<Target>) -> Options {
 }
 
 /// The servers that serve, with their mapped stores where reads may go there.
-fn targets(args: &BenchArgs, cluster: &ClusterStatus) -> Result<Vec<Target>, CliError> {
+pub(crate) fn targets(transport: TransportArg, cluster: &ClusterStatus) -> Result<Vec<Target>, CliError> {
     let serving = cluster.servers.iter().filter(|server| server.state == status::UP);
     let targets: Vec<Target> = serving
         .map(|server| {
             let store = server.own.as_ref().and_then(status::ServerStatus::store_path);
-            let store = store.filter(|path| args.transport != TransportArg::Tcp && Reader::open(path).is_ok());
+            let store = store.filter(|path| transport != TransportArg::Tcp && Reader::open(path).is_ok());
             Target { addr: server.addr.clone(), store: store.map(PathBuf::from) }
         })
         .collect();
-    if args.transport == TransportArg::Shm && targets.iter().any(|target| target.store.is_none()) {
+    if transport == TransportArg::Shm && targets.iter().any(|target| target.store.is_none()) {
         return Err(CliError::new("not every server has a mapped store that can be opened from here")
             .hint("--transport auto takes those that can be, tcp takes none"));
     }

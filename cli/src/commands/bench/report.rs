@@ -38,6 +38,8 @@ pub(super) fn summary(report: &Report) -> String {
         output::count(report.mapped_reads),
         output::count(report.errors)
     );
+    let cpu =
+        report.cpu_us_per_op.map(|us| format!("processor time of the servers: {} an operation", output::micros(us)));
     let codes = report.error_codes.iter().map(|(code, count)| format!("  {code}: {}", output::count(*count)));
-    std::iter::once(text).chain(codes).collect::<Vec<_>>().join("\n")
+    std::iter::once(text).chain(cpu).chain(codes).collect::<Vec<_>>().join("\n")
 }
