@@ -7,7 +7,7 @@ DIR ?= .
 # The seeds of `make sim`, the last one not included.
 SEEDS ?= 0..10000
 # How long each measurement of `make bench` takes, in seconds.
-SECONDS ?= 3
+SECONDS ?= 2
 
 # What goes wrong in `make sim`: links, turnover (leaders change too) or churn (servers crash and return too).
 MODE ?= churn
@@ -55,15 +55,9 @@ stop: tools ## Stop the star servers and Redis
 status: tools ## Show what runs, and whether it is healthy
 	$(TARGET)/service_manager status all
 
-bench: ## Measure reads and writes on three servers, over TCP and from the mapped store; SECONDS=3 for each
+bench: ## Measure Star beside Redis and NATS (Debian packages redis-server, nats-server; left out where missing)
 	$(CARGO) build --release --package star-cli
-	for transport in tcp auto; do \
-		for share in 0 0.5 0.95 1; do \
-			echo "== transport $$transport, read share $$share"; \
-			$(TARGET)/star bench --servers 3 --seconds $(SECONDS) --clients 16 --pipeline 16 \
-				--read-share $$share --transport $$transport || exit 1; \
-		done; \
-	done
+	$(TARGET)/star compare --seconds $(SECONDS) --out bench-report
 
 sim: ## Run the simulator over SEEDS=0..10000 with MODE=churn
 	$(CARGO) run --release --package star-sim --bin sim -- --seeds $(SEEDS) --mode $(MODE)

@@ -5,9 +5,9 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    bench::BenchArgs, chaos::ChaosArgs, check::CheckArgs, completions::CompletionsArgs, del::DelArgs, demo::DemoArgs,
-    fault::FaultArgs, get::GetArgs, ls::LsArgs, serve::ServeArgs, set::SetArgs, shell::ShellArgs, status::StatusArgs,
-    up::UpArgs,
+    bench::BenchArgs, chaos::ChaosArgs, check::CheckArgs, compare::CompareArgs, completions::CompletionsArgs,
+    del::DelArgs, demo::DemoArgs, fault::FaultArgs, get::GetArgs, ls::LsArgs, serve::ServeArgs, set::SetArgs,
+    shell::ShellArgs, status::StatusArgs, up::UpArgs,
 };
 
 const EXAMPLES: &str = "\
@@ -114,6 +114,8 @@ pub(crate) enum Command {
     Shell(ShellArgs),
     /// Put a load on a cluster and measure it
     Bench(BenchArgs),
+    /// Measure the same loads on Star and on other systems, side by side
+    Compare(CompareArgs),
     /// Check whether a recorded history is linearizable
     Check(CheckArgs),
     /// Store a directory tree in a cluster and prove every object at every server

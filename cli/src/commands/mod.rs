@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod chaos;
 pub(crate) mod check;
+pub(crate) mod compare;
 pub(crate) mod completions;
 pub(crate) mod del;
 pub(crate) mod demo;
@@ -33,6 +34,7 @@ pub(crate) fn run(cli: Cli) -> CliResult {
         Command::Status(args) => status::run(&global, &args),
         Command::Shell(args) => shell::run(&global, &args),
         Command::Bench(args) => bench::run(&global, &args),
+        Command::Compare(args) => compare::run(&global, &args),
         Command::Check(args) => check::run(&global, &args),
         Command::Demo(args) => demo::run(&global, &args),
         Command::Fault(args) => fault::run(&global, &args),

@@ -90,6 +90,15 @@ pub(crate) enum SystemArg {
 }
 
 impl SystemArg {
+    /// Its name as an option.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Star => "star",
+            Self::Redis => "redis",
+            Self::Nats => "nats",
+        }
+    }
+
     /// The system as one that is not Star.
     pub(crate) fn peer(self) -> Option<Peer> {
         match self {
