@@ -22,7 +22,19 @@ pub(crate) struct ServerStatus {
     pub(crate) store: Usage,
     pub(crate) counters: Counters,
     pub(crate) stars: Vec<StarStatus>,
+    pub(crate) plane: Option<PlaneStatus>,
     pub(crate) cluster: Option<ClusterState>,
+}
+
+/// What a server says of its control plane.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct PlaneStatus {
+    pub(crate) backend: String,
+    pub(crate) role: String,
+    /// The server that leads it.
+    pub(crate) leader: Option<String>,
+    /// What is wrong, and what to do.
+    pub(crate) note: Option<String>,
 }
 
 /// What a server did since it started.
@@ -53,6 +65,16 @@ pub(crate) struct StarStatus {
 pub(crate) struct ClusterStatus {
     pub(crate) servers: Vec<ServerLine>,
     pub(crate) stars: Vec<StarLine>,
+    /// `None` if no server says anything of it.
+    pub(crate) plane: Option<PlaneLine>,
+}
+
+/// The control plane, as most servers see it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(crate) struct PlaneLine {
+    pub(crate) backend: String,
+    /// The server that leads it, if it is embedded and somebody does.
+    pub(crate) leader: Option<String>,
 }
 
 impl ClusterStatus {
@@ -71,6 +93,8 @@ pub(crate) struct ServerLine {
     /// Its process; `None` if it does not run.
     pub(crate) pid: Option<u32>,
     pub(crate) state: &'static str,
+    /// What is wrong between it and the control plane, and what to do.
+    pub(crate) note: Option<String>,
     /// All that it says of itself, if it answered.
     #[serde(skip)]
     pub(crate) own: Option<ServerStatus>,
@@ -149,8 +173,18 @@ pub(crate) async fn gather(known: &[(String, String)], timeout: Duration) -> Clu
         .collect();
     lines.extend(ask_all(others, timeout).await);
     name_silent(&mut lines);
-    let stars = stars(&lines);
-    ClusterStatus { servers: lines, stars }
+    let (stars, plane) = (stars(&lines), plane(&lines));
+    ClusterStatus { servers: lines, stars, plane }
+}
+
+/// What most servers say of the control plane: one that is cut off may take another for its leader.
+fn plane(lines: &[ServerLine]) -> Option<PlaneLine> {
+    let mut votes: BTreeMap<PlaneLine, usize> = BTreeMap::new();
+    for plane in lines.iter().filter_map(|line| line.own.as_ref()?.plane.as_ref()) {
+        *votes.entry(PlaneLine { backend: plane.backend.clone(), leader: plane.leader.clone() }).or_default() += 1;
+    }
+    let most = votes.into_iter().max_by_key(|(plane, votes)| (*votes, plane.leader.is_some()));
+    most.map(|(plane, _)| plane)
 }
 
 /// Asks all at once; the answers come in the order of `servers`.
@@ -162,11 +196,12 @@ async fn ask_all(servers: Vec<(String, String)>, timeout: Duration) -> Vec<Serve
                 Ok(own) => {
                     let record = own.cluster.as_ref().and_then(|cluster| cluster.server_named(&own.name));
                     let pid = record.map(|record| record.pid);
-                    ServerLine { name: own.name.clone(), addr, pid, state: own.state(), own: Some(own) }
+                    let note = own.plane.as_ref().and_then(|plane| plane.note.clone());
+                    ServerLine { name: own.name.clone(), addr, pid, state: own.state(), note, own: Some(own) }
                 }
                 Err(error) => {
                     let state = if matches!(error, NetworkError::TimedOut { .. }) { SILENT } else { DOWN };
-                    ServerLine { name, addr, pid: None, state, own: None }
+                    ServerLine { name, addr, pid: None, state, note: None, own: None }
                 }
             };
             (place, line)

@@ -16,7 +16,7 @@ pub mod redis;
 pub mod view;
 
 pub use agent::{Agent, AgentConfig, AgentError, ControlEvent};
-pub use embedded::{EmbeddedClient, Host};
+pub use embedded::EmbeddedClient;
 pub use lease::{LeaseConfig, LeaseKeeper, LeaseState, LeaseStep};
 pub use machine::Machine;
 pub use plan::{PlanConfig, plan};

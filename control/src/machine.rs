@@ -82,7 +82,7 @@ pub enum Answer {
 }
 
 /// Documents under revisions, and leases that run out by the time that comes with the commands.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     /// Never goes backwards, whatever comes in.
     now: Time,
@@ -95,7 +95,7 @@ pub struct Machine {
     leases: BTreeMap<String, Held>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Held {
     holder: Incarnation,
     /// Held before this instant, free at it.

@@ -5,11 +5,11 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use star_control::{
-    Agent, AgentConfig, AgentError, CasOutcome, ClusterState, ControlEvent, ControlPlane, Host, LeaseConfig,
-    PlanConfig, Revision, ServerRecord, document::CLUSTER_KEY,
+    Agent, AgentConfig, AgentError, CasOutcome, ClusterState, ControlEvent, ControlPlane, LeaseConfig, PlanConfig,
+    Revision, ServerRecord, document::CLUSTER_KEY,
 };
 use star_core::{Clock, Epoch, Incarnation, ServerId, Time};
-use support::{Backend, Local, Redis, TTL_MAX, Tcp, TcpHost, settle, tcp_plane};
+use support::{Backend, Host, Local, Redis, TTL_MAX, Tcp, TcpHost, local_plane, settle, tcp_plane};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -262,7 +262,7 @@ async fn a_plane_that_comes_back_empty_is_refused_with_the_way_out() {
     };
     assert!(timeout(Duration::from_secs(2), quiet).await.is_err());
     // Also not if another server has made a new cluster there meanwhile.
-    let mut other = Running::start(star_control::EmbeddedClient::local(empty), record("s2", 2), config(1));
+    let mut other = Running::start(local_plane(&empty), record("s2", 2), config(1));
     assert_ne!(other.founded().await.cluster, state.cluster);
     let quiet = async { while !matches!(one.event().await, ControlEvent::Lease { .. } | ControlEvent::Cluster(_)) {} };
     assert!(timeout(Duration::from_secs(2), quiet).await.is_err());
@@ -279,7 +279,7 @@ async fn a_server_that_was_replaced_while_cut_off_stops_and_never_counts_on_a_le
     old.founded().await;
     old.lease().await;
     server.stop().await;
-    let mut new = Running::start(star_control::EmbeddedClient::local(host.clone()), record("s1", 2), config(1));
+    let mut new = Running::start(local_plane(&host), record("s1", 2), config(1));
     new.lease().await;
     // Its lease has run out by then, and it has told so.
     old.lease_lost().await;
@@ -304,7 +304,7 @@ async fn a_plane_with_another_cluster_is_refused_at_every_revision() {
     server.stop().await;
     one.lease_lost().await;
     let host = Host::new(TTL_MAX);
-    let plane = star_control::EmbeddedClient::local(host.clone());
+    let plane = local_plane(&host);
     let other = ClusterState { cluster: "test-ffff".into(), ..ClusterState::clone(&state) }.encode();
     let mut server = None;
     for revision in 0..known.0 + 3 {
@@ -336,7 +336,7 @@ async fn a_plane_restored_from_an_older_state_is_refused() {
     server.stop().await;
     one.lease_lost().await;
     let host = Host::new(TTL_MAX);
-    let plane = star_control::EmbeddedClient::local(host.clone());
+    let plane = local_plane(&host);
     let unfounded = ClusterState::new(&state.cluster, 6).stars;
     let older = ClusterState { stars: unfounded, ..ClusterState::clone(&state) }.encode();
     let outcome = plane.compare_and_set(CLUSTER_KEY, Revision::ABSENT, older, &[]).await;
@@ -354,7 +354,7 @@ async fn a_plane_restored_from_an_older_state_is_refused() {
 
 #[tokio::test]
 async fn a_server_that_does_not_fit_the_cluster_is_told_why() {
-    let plane = star_control::EmbeddedClient::local(Host::new(TTL_MAX));
+    let plane = local_plane(&Host::new(TTL_MAX));
     let mut first = Running::start(plane.clone(), record("s1", 1), config(1));
     first.founded().await;
     let mut other_stars = config(1);

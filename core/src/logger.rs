@@ -14,6 +14,9 @@ use tracing_subscriber::{
 
 use crate::config::{LogConfig, LogFormat};
 
+/// Libraries that speak of every step they take, also where nothing is wrong: silent unless they are asked for by name.
+const SILENT: &str = "openraft=off";
+
 /// The log cannot be set up: its level is no filter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("log.level {level:?} is no filter: {reason}. Take off, error, warn, info, debug or trace, also by module")]
@@ -27,7 +30,7 @@ pub struct LogError {
 /// Sets the process's log up: every line says that it comes from `server`. If the process has a log already, that one
 /// stays.
 pub fn init(config: &LogConfig, server: &str) -> Result<(), LogError> {
-    let filter = EnvFilter::try_new(&config.level)
+    let filter = EnvFilter::try_new(format!("{SILENT},{}", config.level))
         .map_err(|error| LogError { level: config.level.clone(), reason: error.to_string() })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let ansi = std::io::stderr().is_terminal();

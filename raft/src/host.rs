@@ -16,15 +16,15 @@ use star_control::{
     EmbeddedClient,
     embedded::{Carried, Carrier, ClusterTimes, Reply, TcpCarrier},
 };
-use star_core::{Clock, message::to_postcard};
+use star_core::message::to_postcard;
 use tokio::{runtime, sync::watch};
 use tracing::{Instrument, error, info_span};
 
 use crate::{
+    door::Door,
     founding,
     network::Network,
     options::{Member, RaftOptions, StartError},
-    replica::Replica,
     rpc::Told,
     serve::Service,
     store::{self, Opened, SharedReplica, StateStore},
@@ -66,6 +66,7 @@ pub struct RaftHost(Arc<Owner>);
 
 struct Owner {
     service: Arc<Service>,
+    door: Door,
     runtime: runtime::Handle,
     state: watch::Receiver<MemberState>,
     members: Vec<Member>,
@@ -85,7 +86,7 @@ impl RaftHost {
     /// plane answers once a majority does. Reads its store, so it may block for some milliseconds.
     pub fn start(options: RaftOptions) -> Result<Self, StartError> {
         let mine = options.check()?;
-        let opened = store::open(&options.directory, options.plane())?;
+        let opened = store::open(&options.directory, options.plane(), mine)?;
         let system = |error: std::io::Error| StartError::System(error.to_string());
         let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(system)?;
         let handle = runtime.handle().clone();
@@ -107,8 +108,8 @@ impl RaftHost {
         let thread = thread.map_err(system)?;
         let ended = || StartError::System("it ended at once".into());
         let service = is_started.recv().map_err(|_| ended()).flatten()?;
-        let thread = Mutex::new(Some(thread));
-        Ok(Self(Arc::new(Owner { service, runtime: handle, state, members, mine, stop, thread })))
+        let (thread, door) = (Mutex::new(Some(thread)), Door::new(Arc::clone(&service)));
+        Ok(Self(Arc::new(Owner { service, door, runtime: handle, state, members, mine, stop, thread })))
     }
 
     /// Answers one call: the header of a frame of kind `Control` in, the header of a `ControlAnswer` out. The work is done
@@ -123,6 +124,12 @@ impl RaftHost {
         async move { answer.await.unwrap_or(unfinished) }
     }
 
+    /// Serves a connection that calls come on: frames of kind `Control` in, `ControlAnswer` out. The stream must not block;
+    /// the work is done on the member's own thread.
+    pub fn take(&self, stream: std::net::TcpStream) {
+        self.0.runtime.spawn(self.0.door.clone().serve(stream));
+    }
+
     /// A client that asks this member without a detour, and the others over TCP.
     pub fn client(&self, times: ClusterTimes) -> EmbeddedClient {
         self.client_through(Arc::new(TcpCarrier::new(times.attempt * 2)), times)
@@ -133,7 +140,7 @@ impl RaftHost {
         let addr = self.0.members[self.0.mine].addr.clone();
         let mut members: Vec<_> = self.0.members.iter().map(|member| member.addr.clone()).collect();
         members.rotate_left(self.0.mine);
-        EmbeddedClient::cluster(Arc::new(LocalFirst { host: self.clone(), addr, carrier }), members, times)
+        EmbeddedClient::new(Arc::new(LocalFirst { host: self.clone(), addr, carrier }), members, times)
     }
 
     /// How far this member is.
@@ -141,12 +148,12 @@ impl RaftHost {
         self.0.state.clone()
     }
 
-    /// The address of the member that leads, as far as this one knows.
-    pub fn leader(&self) -> Option<String> {
+    /// The member that leads, as far as this one knows.
+    pub fn leader(&self) -> Option<Member> {
         let metrics = self.0.service.raft.server_metrics();
         let metrics = metrics.borrow();
         let site = metrics.current_leader.and_then(|leader| metrics.membership_config.membership().get_node(&leader));
-        site.map(|site| site.addr.clone())
+        site.map(|site| Member::new(&site.name, &site.addr))
     }
 
     /// Stops the member. Blocks until its thread has ended and its store is closed.
@@ -158,7 +165,7 @@ impl RaftHost {
 /// A client of the plane that these members keep, for a server that is no member itself.
 pub fn remote_client(members: &[Member], times: ClusterTimes) -> EmbeddedClient {
     let members = members.iter().map(|member| member.addr.clone()).collect();
-    EmbeddedClient::cluster(Arc::new(TcpCarrier::new(times.attempt * 2)), members, times)
+    EmbeddedClient::new(Arc::new(TcpCarrier::new(times.attempt * 2)), members, times)
 }
 
 impl Owner {
@@ -226,7 +233,7 @@ async fn run(
 async fn start_raft(options: &RaftOptions, mine: usize, parts: Parts, network: Network) -> Result<Service, StartError> {
     let system = |why: String| StartError::System(why);
     let Parts { store, log, disk, snapshot } = parts;
-    let replica = SharedReplica::new(Replica::new(options.ttl_max, Clock.now()));
+    let replica = SharedReplica::new(store, options.ttl_max);
     let state = StateStore::new(replica.clone(), disk, snapshot)
         .map_err(|why| StartError::Store { path: options.directory.clone(), why })?;
     let config = config(options, mine).validate().map_err(|error| system(error.to_string()))?;

@@ -3,9 +3,9 @@
 //! A [`RaftHost`] is one member. Raft itself is the library `openraft`, log, vote and snapshot are in `redb`; both stay
 //! behind the types of this crate. `DESIGN/raft.md` says what is replicated, how time is, and what survives what.
 //!
-//! * Pure: `replica` (the machine with its own time), `image` (a machine as a snapshot holds it).
+//! * Pure: `replica` (the machine with its own time).
 //! * Edges: `store` (the disk), `network` (calls to other members), `founding` (the first start), `serve` (clients'
-//!   calls), `host` (the thread around it all).
+//!   calls), `door` (their connections), `host` (the thread around it all).
 //!
 //! A server that is a member:
 //!
@@ -19,13 +19,13 @@
 //! let options = RaftOptions::new("star", "a", members, "/var/lib/star/a/control", Duration::from_millis(600));
 //! let host = RaftHost::start(options)?;
 //! let plane = star_control::Plane::Embedded(host.client(ClusterTimes::default()));
-//! // The server hands every frame of kind `Control` to `host.handle(header)`.
+//! // The server hands connections that begin with a frame of kind `Control` to `host.take(stream)`.
 //! # Ok::<(), star_raft::StartError>(())
 //! ```
 
+mod door;
 mod founding;
 mod host;
-mod image;
 mod network;
 mod options;
 mod replica;

@@ -9,7 +9,16 @@ use star_core::Time;
 
 /// Names a member by its store, drawn at random when that was made: a member that lost its store is another one, and can
 /// neither vote nor ack in the name of the old one.
+///
+/// It begins with the member's place in the configuration. Members ask for votes in that order, and of two that ask in the
+/// same term Raft prefers the greater one: so whoever asks later, because the first had too short a log, is not held up by
+/// the vote that the first gave itself.
 pub(crate) type StoreId = u64;
+
+/// The number of a new store of the member at this place.
+pub(crate) fn store_id(place: usize, random: u64) -> StoreId {
+    (place as u64) << 56 | random >> 8
+}
 
 /// Who leads, and in which term: everything in the log was appended under one reign.
 pub(crate) type Reign = LeaderId<StoreId>;

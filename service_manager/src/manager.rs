@@ -251,21 +251,17 @@ impl Manager {
         Ok(outcome)
     }
 
-    /// Ends processes and removes what they leave behind. The first one goes last: it may host the embedded control
-    /// plane, to which the others give their leases back.
+    /// Ends processes and removes what they leave behind.
     async fn end(&self, service: Service, processes: &[Process]) -> Result<(), ServiceError> {
-        let Some((first, others)) = processes.split_first() else { return Ok(()) };
-        for wave in [others, std::slice::from_ref(first)] {
-            let identities: Vec<Identity> = wave.iter().map(|process| process.identity).collect();
-            let killed = process::end(&identities, self.grace)
-                .await
-                .map_err(|source| ServiceError::NotStopped { service, source })?;
-            for process in wave {
-                if killed.contains(&process.identity) {
-                    say(format!("{service}: {} did not end by itself and was killed", process.name));
-                }
-                sweep(process)?;
+        let identities: Vec<Identity> = processes.iter().map(|process| process.identity).collect();
+        let killed = process::end(&identities, self.grace)
+            .await
+            .map_err(|source| ServiceError::NotStopped { service, source })?;
+        for process in processes {
+            if killed.contains(&process.identity) {
+                say(format!("{service}: {} did not end by itself and was killed", process.name));
             }
+            sweep(process)?;
         }
         Ok(())
     }

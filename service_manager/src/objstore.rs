@@ -24,7 +24,14 @@ struct ServerStatus {
     /// How long its lease still runs; 0 without one.
     lease_ms: u64,
     stars: Vec<StarStatus>,
+    plane: Option<PlaneStatus>,
     cluster: Option<ClusterState>,
+}
+
+#[derive(Debug, Deserialize)]
+struct PlaneStatus {
+    /// What is wrong between the server and the control plane, and what to do.
+    note: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -62,7 +69,10 @@ pub(crate) async fn health(name: &str, addr: &str, limit: Duration) -> Result<St
     if status.name != name {
         return Err(format!("another server, {}, answers at {addr}", status.name));
     }
-    status.health()
+    status.health().map_err(|why| match status.plane.and_then(|plane| plane.note) {
+        Some(note) => format!("{why} ({note})"),
+        None => why,
+    })
 }
 
 impl ServerStatus {
@@ -111,7 +121,7 @@ mod tests {
     fn status(lease_ms: u64, serving: &[bool], views: Option<Vec<View>>) -> Result<String, String> {
         let stars = serving.iter().zip(0..).map(|(serving, id)| StarStatus { id, serving: *serving }).collect();
         let cluster = views.map(|stars| ClusterState { stars, ..ClusterState::new("c", 0) });
-        ServerStatus { name: "a".to_owned(), id: ServerId(1), lease_ms, stars, cluster }.health()
+        ServerStatus { name: "a".to_owned(), id: ServerId(1), lease_ms, stars, plane: None, cluster }.health()
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::{error::ServiceError, ports::is_local, record::Directory};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Control {
-    /// The first server of the cluster.
+    /// The servers themselves.
     Embedded,
     /// The Redis at `control.redis_url`.
     Redis,
@@ -43,7 +43,7 @@ impl fmt::Display for Control {
 pub(crate) enum ControlChoice {
     /// Redis if the configuration says so, or if the redis service of this machine runs; else embedded
     Auto,
-    /// The first server of the cluster
+    /// The servers themselves
     Embedded,
     /// The Redis of the configuration
     Redis,

@@ -46,8 +46,8 @@ pub enum LocalError {
     Directory(#[from] std::io::Error),
 }
 
-/// Servers in this process, each on threads and a port of its own; the first hosts the control plane. They stop, and
-/// their stores go away, when this is dropped.
+/// Servers in this process, each on threads and a port of its own; the first 5, 3 or 1 keep the control plane. They stop,
+/// and their files go away, when this is dropped.
 #[derive(Debug)]
 pub struct StarCluster {
     manager: ClusterManager<StarServer>,
@@ -77,21 +77,16 @@ impl StarCluster {
         let leader = servers[0].name.clone();
         let manager = ClusterManager::new(Topology::full_mesh(&servers)?, &leader, &ClientOptions::default())?;
         let mut cluster = Self { manager, directory };
-        let (host, directory) = (cluster.host(), cluster.directory.clone());
+        let directory = cluster.directory.clone();
         cluster
             .manager
-            .start(async |server, peers| {
+            .start(async |server, _| {
                 let listener = listeners.remove(&server.name).expect("bound above");
-                StarServer::start_on(listener, options(server, &host, &directory, peers.len() + 1))
+                StarServer::start_on(listener, options(server, &servers, &directory))
             })
             .await?;
         cluster.ready().await?;
         Ok(cluster)
-    }
-
-    /// The server that hosts the control plane.
-    fn host(&self) -> ServerInfo {
-        self.manager.topology().server(self.manager.leader_name()).expect("the leader is of the topology").clone()
     }
 
     /// Waits until every running server answers.
@@ -118,10 +113,11 @@ impl StarCluster {
 
     /// Starts a server that was stopped, at its old address and without what it held, and waits until it serves again.
     pub async fn start_again(&mut self, name: &str) -> Result<(), LocalError> {
-        let (host, directory) = (self.host(), self.directory.clone());
+        let (servers, directory) =
+            (self.manager.topology().servers().cloned().collect::<Vec<_>>(), self.directory.clone());
         self.manager
-            .start_one(name, async |server, peers| {
-                StarServer::start_on(bind(&server.addr)?, options(server, &host, &directory, peers.len() + 1))
+            .start_one(name, async |server, _| {
+                StarServer::start_on(bind(&server.addr)?, options(server, &servers, &directory))
             })
             .await?;
         Ok(self.ready().await?)
@@ -135,7 +131,6 @@ impl StarCluster {
 
 impl Drop for StarCluster {
     fn drop(&mut self) {
-        // The first hosts the control plane: it goes last, so that the others can give their leases back.
         while let Some(server) = self.manager.take(None) {
             server.stop();
         }
@@ -144,9 +139,8 @@ impl Drop for StarCluster {
     }
 }
 
-/// The settings of a server of a local cluster of `count`.
-fn options(server: &ServerInfo, host: &ServerInfo, directory: &Path, count: usize) -> ServerOptions {
-    let control = if server == host { ControlOptions::Host } else { ControlOptions::At(host.addr.clone()) };
+/// The settings of a server of a local cluster of these servers.
+fn options(server: &ServerInfo, servers: &[ServerInfo], directory: &Path) -> ServerOptions {
     ServerOptions {
         name: server.name.clone(),
         addr: server.addr.clone(),
@@ -156,8 +150,8 @@ fn options(server: &ServerInfo, host: &ServerInfo, directory: &Path, count: usiz
         store_path: directory.join(&server.name),
         store_capacity_bytes: STORE_BYTES,
         store_entries_max: None,
-        control,
-        plan: PlanConfig { stars: STARS, initial_servers: count, follow_alive: true, ..PlanConfig::default() },
+        control: ControlOptions::embedded(servers, directory.join("control").join(&server.name)),
+        plan: PlanConfig { stars: STARS, initial_servers: servers.len(), follow_alive: true, ..PlanConfig::default() },
         lease: LeaseConfig::default(),
         allows_faults: false,
     }

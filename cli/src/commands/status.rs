@@ -45,10 +45,18 @@ pub(crate) fn run(global: &GlobalArgs, args: &StatusArgs) -> CliResult {
     Ok(Exit::Error)
 }
 
-/// Prints both tables.
+/// Prints both tables, what there is to know of the control plane, and what is wrong with it.
 pub(super) fn print(cluster: &ClusterStatus) -> std::io::Result<()> {
     output::line(server_table(cluster).to_string())?;
-    if cluster.stars.is_empty() { Ok(()) } else { output::line(star_table(cluster).to_string()) }
+    if !cluster.stars.is_empty() {
+        output::line(star_table(cluster).to_string())?;
+    }
+    if let Some(plane) = &cluster.plane {
+        let led = plane.leader.as_ref().map(|leader| format!(", led by {leader}")).unwrap_or_default();
+        output::line(format!("control plane: {}{led}", plane.backend))?;
+    }
+    let noted = cluster.servers.iter().filter_map(|server| Some((&server.name, server.note.as_ref()?)));
+    noted.into_iter().try_for_each(|(name, note)| output::line(format!("{name}: {note}")))
 }
 
 /// The servers with what they say of themselves.

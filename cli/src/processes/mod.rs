@@ -136,19 +136,10 @@ impl Processes {
     /// names those, and those that did not end well.
     pub(crate) async fn stop(mut self) -> Result<(), CliError> {
         let mut faults = Vec::new();
-        // The first hosts the embedded control plane: it goes last, so that the others can give their leases back.
-        let (host, others) =
-            self.children.split_first_mut().map_or((None, &mut [][..]), |(host, rest)| (Some(host), rest));
-        for child in others.iter_mut() {
-            child.terminate();
-        }
+        self.children.iter_mut().for_each(Child::terminate);
         let deadline = Clock.now() + STOP_WITHIN;
-        for child in others {
+        for child in &mut self.children {
             faults.extend(child.finish(deadline).await);
-        }
-        if let Some(host) = host {
-            host.terminate();
-            faults.extend(host.finish(Clock.now() + STOP_WITHIN).await);
         }
         self.clean_up();
         if faults.is_empty() { Ok(()) } else { Err(CliError::new(faults.join("\n"))) }

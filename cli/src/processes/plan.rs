@@ -32,8 +32,11 @@ impl Plan {
     pub(crate) fn of_config(args: &GlobalArgs, servers: Option<&[ServerInfo]>) -> Result<Self, CliError> {
         let mut overrides = args.overrides.clone();
         overrides.extend(servers.map(servers_override));
+        let base = settings::load_with(args, &overrides)?;
+        let log_directory = base.service.directory.join(format!("up-{}", std::process::id()));
+        // The objects go away with the servers, and so does what the control plane knows of them.
+        overrides.push(control_override(&log_directory));
         let config = settings::load_with(args, &overrides)?;
-        let log_directory = config.service.directory.join(format!("up-{}", std::process::id()));
         let own_directories = vec![log_directory.clone()];
         Ok(Self::new(args, config, overrides, log_directory, own_directories))
     }
@@ -57,6 +60,7 @@ impl Plan {
             set("cluster.replicas", "0".to_owned()),
             set("control.backend", quoted("embedded")),
             set("service.directory", quoted(&log_directory.to_string_lossy())),
+            control_override(&log_directory),
         ]);
         overrides.extend(own.iter().cloned());
         let config = settings::load_with(args, &overrides)?;
@@ -97,6 +101,7 @@ impl Plan {
     /// Has the logs stay when all else goes.
     pub(super) fn keep_logs(&mut self) {
         self.own_directories.retain(|directory| *directory != self.log_directory);
+        self.own_directories.push(control_directory(&self.log_directory));
     }
 
     /// Removes the stores of servers that were killed (others remove theirs themselves), the logs, and directories that
@@ -127,6 +132,15 @@ fn remove(path: &Path, how: impl Fn(&Path) -> io::Result<()>) {
     {
         crate::output::note(format!("{} was not removed: {error}", path.display()));
     }
+}
+
+/// Where servers that come and go together keep their parts of the control plane: beside their logs.
+fn control_directory(log_directory: &Path) -> PathBuf {
+    log_directory.join("control")
+}
+
+fn control_override(log_directory: &Path) -> (String, String) {
+    ("control.directory".to_owned(), quoted(&control_directory(log_directory).to_string_lossy()))
 }
 
 /// The servers as the value of a key, the way the configuration file has them.

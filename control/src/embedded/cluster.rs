@@ -172,6 +172,11 @@ impl Cluster {
         Self { carrier, members, preferred: AtomicUsize::new(0), times }
     }
 
+    /// How long a watch waits until it asks again.
+    pub(super) fn watch(&self) -> Duration {
+        self.times.watch
+    }
+
     pub(super) fn name(&self) -> String {
         self.members.join(", ")
     }

@@ -1,17 +1,18 @@
 //! Real backends for the tests: a host in this process, a host behind a socket, and a Redis server.
 
+mod host;
 mod redis_server;
 mod tcp_host;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use star_control::{
-    CasOutcome, ControlPlane, EmbeddedClient, Host, RedisOptions, RedisPlane, Revision, embedded::ClientTimes,
+    CasOutcome, ControlPlane, EmbeddedClient, RedisOptions, RedisPlane, Revision,
+    embedded::{ClusterTimes, TcpCarrier},
 };
-use star_core::network::{ClientOptions, TcpClient};
 
-pub(crate) use self::{redis_server::RedisServer, tcp_host::TcpHost};
+pub(crate) use self::{host::Host, redis_server::RedisServer, tcp_host::TcpHost};
 
 /// The longest lease at every backend here.
 pub(crate) const TTL_MAX: Duration = Duration::from_secs(1);
@@ -38,7 +39,7 @@ impl Backend for Local {
     }
 
     fn plane(&self) -> EmbeddedClient {
-        EmbeddedClient::local(self.0.clone())
+        local_plane(&self.0)
     }
 }
 
@@ -57,11 +58,19 @@ impl Backend for Tcp {
     }
 }
 
+/// A client in the host's process.
+pub(crate) fn local_plane(host: &Host) -> EmbeddedClient {
+    EmbeddedClient::new(Arc::new(host.clone()), vec!["here".to_owned()], times())
+}
+
 /// A client of the host at this address.
 pub(crate) fn tcp_plane(addr: &str) -> EmbeddedClient {
-    let client = TcpClient::new(addr.to_owned(), ClientOptions::default());
-    let times = ClientTimes { answer: Duration::from_secs(5), ..ClientTimes::default() };
-    EmbeddedClient::tcp(client, addr, times)
+    EmbeddedClient::new(Arc::new(TcpCarrier::new(Duration::from_secs(5))), vec![addr.to_owned()], times())
+}
+
+fn times() -> ClusterTimes {
+    let long = Duration::from_secs(5);
+    ClusterTimes { answer: long, attempt: long, ..ClusterTimes::default() }
 }
 
 /// A Redis server.

@@ -1,7 +1,6 @@
 //! A small server that carries control frames to a [`Host`].
 
 use bytes::{Bytes, BytesMut};
-use star_control::Host;
 use star_core::message::frame::{Decoder, Frame, FrameKind, encode_with};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -9,6 +8,8 @@ use tokio::{
     sync::mpsc,
     task::{JoinHandle, JoinSet},
 };
+
+use super::Host;
 
 pub(crate) struct TcpHost {
     addr: String,

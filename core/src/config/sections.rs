@@ -13,7 +13,7 @@ use crate::{cluster::ServerInfo, network::ClientOptions, server};
 pub struct ClusterConfig {
     /// Names the cluster; servers of different clusters refuse each other.
     pub name: String,
-    /// The servers. With the embedded control plane, the first one hosts it.
+    /// The servers. The first 5, 3 or 1 keep the embedded control plane.
     pub servers: Vec<ServerInfo>,
     /// Replication groups, 1 to 1024; fixed when the cluster is made.
     pub stars: u16,
@@ -176,6 +176,9 @@ impl Default for StoreConfig {
 pub struct ControlConfig {
     /// What keeps them.
     pub backend: Backend,
+    /// Where the servers that keep the embedded control plane have their parts of it: `<directory>/<cluster>/<server>`.
+    /// Empty: `control` in the directory of `[service]`. On a disk: what is there must outlive the machine's memory.
+    pub directory: PathBuf,
     /// Where Redis is, for the backend `redis`.
     pub redis_url: String,
     /// How long a server may answer reads after it was last heard, in milliseconds.
@@ -190,6 +193,7 @@ impl Default for ControlConfig {
     fn default() -> Self {
         Self {
             backend: Backend::Embedded,
+            directory: PathBuf::new(),
             redis_url: "redis://127.0.0.1:7379/0".to_owned(),
             lease_ttl_ms: 600,
             lease_drift_margin_ms: 60,
@@ -201,7 +205,7 @@ impl Default for ControlConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Backend {
-    /// The first server of the cluster.
+    /// The servers of the cluster themselves.
     Embedded,
     /// A Redis server.
     Redis,
@@ -228,6 +232,15 @@ impl Default for ClientConfig {
 }
 
 impl super::Config {
+    /// Where the parts of the embedded control plane are, those of each cluster in a directory of its own.
+    pub fn control_directory(&self) -> PathBuf {
+        if self.control.directory.as_os_str().is_empty() {
+            self.service.directory.join("control")
+        } else {
+            self.control.directory.clone()
+        }
+    }
+
     /// How clients of this cluster connect.
     pub fn client_options(&self) -> ClientOptions {
         ClientOptions {

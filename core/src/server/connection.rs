@@ -17,7 +17,7 @@ use crate::{
     ids::RequestId,
     message::{
         Asked, Fault, Request, ResponseBody, Wire,
-        frame::{Decoder, Frame, FrameError, FrameKind},
+        frame::{self, Decoder, Frame, FrameError, FrameKind},
         from_postcard, json,
     },
     protocol::{Input, Protocol},
@@ -97,7 +97,8 @@ struct Connection<'a, P: Protocol> {
 }
 
 impl<P: Protocol + 'static> Connection<'_, P> {
-    async fn run(&mut self, mut reader: OwnedReadHalf) {
+    async fn run(&mut self, reader: OwnedReadHalf) {
+        let Some(mut reader) = self.enter(reader).await else { return };
         let mut decoder = Decoder::new(self.shared.limits.frame_bytes_max);
         loop {
             if self.is_closing() {
@@ -126,6 +127,47 @@ impl<P: Protocol + 'static> Connection<'_, P> {
                 Ok(_) => {}
                 Err(error) => return log_end(self.from, &error),
             }
+        }
+    }
+
+    /// Looks at how the first frame begins, before anything is read. A connection to the control plane is handed on, so that
+    /// neither waits for the other's work; a server that connects waits until this one knows who it is. `None`: there is
+    /// nothing to read here.
+    async fn enter(&self, mut reader: OwnedReadHalf) -> Option<OwnedReadHalf> {
+        let mut start = [0; 2];
+        let looked = tokio::select! {
+            looked = reader.peek(&mut start) => looked,
+            () = self.closed() => return None,
+        };
+        if let Err(error) = looked {
+            log_end(self.from, &error);
+            return None;
+        }
+        if start[0] != frame::MAGIC {
+            return Some(reader);
+        }
+        if start[1] == FrameKind::Hello as u8 {
+            tokio::select! {
+                _ = self.shared.joined() => {}
+                () = self.closed() => return None,
+            }
+        }
+        if let Some(door) = self.shared.control_door.as_ref().filter(|_| start[1] == FrameKind::Control as u8) {
+            let writer = self.shared.with_io(|io| io.take_writer(self.id))?;
+            match reader.reunite(writer).map(TcpStream::into_std) {
+                Ok(Ok(stream)) => door(stream),
+                Ok(Err(error)) => log_end(self.from, &error),
+                Err(_) => unreachable!("both are halves of one stream"),
+            }
+            return None;
+        }
+        Some(reader)
+    }
+
+    /// Waits until the connection is to end.
+    async fn closed(&self) {
+        while !self.is_closing() {
+            self.wake.notified().await;
         }
     }
 
@@ -175,7 +217,7 @@ impl<P: Protocol + 'static> Connection<'_, P> {
             Frame::Compact { kind: FrameKind::Peer, header, tail, .. } => return self.on_peer(&header, tail),
             Frame::Compact { kind: FrameKind::Request, id, header, tail } => self.on_request(id, &header, tail),
             Frame::Compact { kind: FrameKind::Hello, header, .. } => return self.on_hello(&header),
-            Frame::Compact { kind: FrameKind::Control, id, header, .. } => self.on_control(id, header),
+            Frame::Compact { kind: FrameKind::Control, id, .. } => return self.on_control(id),
             Frame::Compact { kind: FrameKind::Fault, id, header, tail } => match Fault::decode(&header, tail) {
                 Ok(fault) => self.on_fault(id, &fault),
                 Err(why) => self.answer(id, &ResponseBody::error(ErrorCode::BadRequest, why)),
@@ -195,8 +237,11 @@ impl<P: Protocol + 'static> Connection<'_, P> {
         let hello = &self.shared.hello;
         let asked = json::asked(text, || {
             *unnamed += 1;
-            // Never a typed client's number: those are drawn at random from all 64-bit numbers.
-            let client = u64::from(hello.server.0) << 48 | (hello.incarnation.0 & 0xFFFF_FFFF_FFFF);
+            // Never a typed client's number: those are drawn at random from all 64-bit numbers. Before the server has
+            // joined, nothing is written, so the number does not matter.
+            let client = hello
+                .get()
+                .map_or(0, |hello| u64::from(hello.server.0) << 48 | (hello.incarnation.0 & 0xFFFF_FFFF_FFFF));
             RequestId::Counted { client, number: *unnamed }
         });
         if let Some(connection) = state.io.get(self.id) {
@@ -235,7 +280,10 @@ impl<P: Protocol + 'static> Connection<'_, P> {
     }
 
     fn on_hello(&self, header: &[u8]) -> Next {
-        let ours = &self.shared.hello;
+        let Some(ours) = self.shared.hello.get() else {
+            self.refuse(ErrorCode::BadRequest, "a server's connection begins with its hello");
+            return Next::End;
+        };
         match from_postcard::<Hello>(header) {
             Ok(hello) if hello.cluster == ours.cluster && hello.to == ours.server && hello.server != ours.server => {
                 debug!(server = %hello.server, incarnation = %hello.incarnation, "a server has connected");
@@ -276,17 +324,15 @@ impl<P: Protocol + 'static> Connection<'_, P> {
         }
     }
 
-    fn on_control(&self, frame_id: u64, command: Bytes) {
-        let Some(host) = &self.shared.control_host else {
-            let text = "this server does not host the control plane; ask the one that [control] names";
-            return self.answer(frame_id, &ResponseBody::error(ErrorCode::Disabled, text));
-        };
-        let answer = host(command);
-        let (shared, id) = (Rc::clone(self.shared), self.id);
-        spawn_local(async move {
-            let answer = answer.await;
-            shared.with_io(|io| io.send_frame(id, FrameKind::ControlAnswer, frame_id, &answer));
-        });
+    /// A connection to the control plane never comes as far as here (see [`Self::enter`]).
+    fn on_control(&self, frame_id: u64) -> Next {
+        if self.shared.control_door.is_none() {
+            let text = "this server does not keep the control plane; ask one that does";
+            self.answer(frame_id, &ResponseBody::error(ErrorCode::Disabled, text));
+            return Next::Read;
+        }
+        self.refuse(ErrorCode::BadRequest, "a connection to the control plane begins with a frame to it");
+        Next::End
     }
 
     fn on_too_large(&self, frame_id: Option<u64>, frame_bytes: u64) {

@@ -142,6 +142,13 @@ impl Io {
         }
     }
 
+    /// Lets go of a connection on which nothing was written, without closing it.
+    pub(crate) fn take_writer(&mut self, id: ConnectionId) -> Option<OwnedWriteHalf> {
+        let stream = Rc::clone(&self.get(id)?.stream);
+        self.remove(id);
+        Rc::into_inner(stream)
+    }
+
     pub(crate) fn get(&mut self, id: ConnectionId) -> Option<&mut Connection> {
         if self.use_counts.get(id.slot as usize) != Some(&id.use_count) {
             return None;

@@ -92,7 +92,7 @@ async fn dial(addr: &str) -> std::io::Result<TcpStream> {
 async fn serve_link<P: Protocol + 'static>(shared: &Rc<Shared<P>>, server: ServerId, stream: TcpStream) {
     let (mut reader, writer) = stream.into_split();
     let mut hello = Vec::new();
-    to_postcard(&Hello { to: server, ..shared.hello.clone() }, &mut hello);
+    to_postcard(&Hello { to: server, ..shared.joined().await.clone() }, &mut hello);
     let (id, wake) = shared.with_io(|io| {
         let id = io.add(writer);
         io.send_frame(id, FrameKind::Hello, 0, &hello);

@@ -11,9 +11,12 @@ mod io;
 mod links;
 mod outbox;
 
-use std::{cell::RefCell, future::Future, pin::Pin, rc::Rc, time::Duration};
+use std::{
+    cell::{OnceCell, RefCell},
+    rc::Rc,
+    time::Duration,
+};
 
-use bytes::Bytes;
 use faults::Faults;
 use io::{ConnectionId, Io};
 use tokio::{
@@ -83,14 +86,16 @@ impl Default for Limits {
     }
 }
 
-/// Answers requests to an embedded control plane: the bytes of a command in, the bytes of its answer out.
-pub type ControlHost = Rc<dyn Fn(Bytes) -> Pin<Box<dyn Future<Output = Vec<u8>>>>>;
+/// Takes connections to the control plane that this server keeps: those whose first frame is one of kind `Control`. Not a
+/// byte of them was read.
+pub type ControlDoor = Box<dyn Fn(std::net::TcpStream)>;
 
 /// Looks at a protocol from time to time.
 pub type Observer<P> = Box<dyn FnMut(&P)>;
 
 /// What the command queue carries.
 enum Command<P: Protocol> {
+    Join(Hello),
     Input(Input<P::Message, P::Control>),
     Peers(Vec<Peer>),
     FailLink(ServerId, bool),
@@ -115,12 +120,19 @@ impl<P: Protocol> std::fmt::Debug for Handle<P> {
 }
 
 impl<P: Protocol> Handle<P> {
+    /// Says who the server is, now that it belongs to a cluster: from now on it takes messages of other servers, and may
+    /// be told of them. Only the first time counts.
+    pub fn join(&self, hello: Hello) {
+        self.send(Command::Join(hello));
+    }
+
     /// Hands an input to the protocol.
     pub fn input(&self, input: Input<P::Message, P::Control>) {
         self.send(Command::Input(input));
     }
 
-    /// Says which servers there are (this one may be among them); links to others are dropped.
+    /// Says which servers there are (this one may be among them); links to others are dropped. Means nothing before
+    /// [`Self::join`].
     pub fn set_peers(&self, peers: Vec<Peer>) {
         self.send(Command::Peers(peers));
     }
@@ -182,7 +194,7 @@ pub fn bind(addr: &str) -> Result<std::net::TcpListener, BindError> {
 pub struct Server<P: Protocol> {
     listener: TcpListener,
     limits: Limits,
-    control_host: Option<ControlHost>,
+    control_door: Option<ControlDoor>,
     observer: Option<Observer<P>>,
     allows_faults: bool,
     queue: mpsc::UnboundedReceiver<Command<P>>,
@@ -194,9 +206,11 @@ pub(crate) struct Shared<P: Protocol> {
     state: RefCell<State<P>>,
     turn: Notify,
     clock: Clock,
-    hello: Hello,
+    /// Who this server is, once it has joined a cluster.
+    hello: OnceCell<Hello>,
+    has_joined: Notify,
     limits: Limits,
-    control_host: Option<ControlHost>,
+    control_door: Option<ControlDoor>,
 }
 
 pub(crate) struct State<P> {
@@ -214,7 +228,7 @@ impl<P: Protocol + 'static> Server<P> {
         let listener = TcpListener::from_std(listener)?;
         let (sender, queue) = mpsc::unbounded_channel();
         let handle = Handle { queue: sender };
-        Ok(Self { listener, limits, control_host: None, observer: None, allows_faults: false, queue, handle })
+        Ok(Self { listener, limits, control_door: None, observer: None, allows_faults: false, queue, handle })
     }
 
     /// The command queue's open end.
@@ -222,9 +236,9 @@ impl<P: Protocol + 'static> Server<P> {
         self.handle.clone()
     }
 
-    /// Has the server answer requests to an embedded control plane, too.
-    pub fn host_control(&mut self, host: ControlHost) {
-        self.control_host = Some(host);
+    /// Has the server hand on connections to the control plane, from its start on.
+    pub fn hand_control_to(&mut self, door: ControlDoor) {
+        self.control_door = Some(door);
     }
 
     /// Has `observer` look at the protocol after every tick.
@@ -237,9 +251,9 @@ impl<P: Protocol + 'static> Server<P> {
         self.allows_faults = true;
     }
 
-    /// Serves until [`Handle::stop`], then gives the protocol back. `hello` is what it says to other servers. Must run in
-    /// a `LocalSet`.
-    pub async fn run(self, hello: Hello, protocol: P) -> P {
+    /// Serves until [`Handle::stop`], then gives the protocol back. Clients and the control plane are served at once, other
+    /// servers from [`Handle::join`] on. Must run in a `LocalSet`.
+    pub async fn run(self, protocol: P) -> P {
         let state = State {
             protocol,
             io: Io::new(self.limits),
@@ -251,9 +265,10 @@ impl<P: Protocol + 'static> Server<P> {
             state: RefCell::new(state),
             turn: Notify::new(),
             clock: Clock,
-            hello,
+            hello: OnceCell::new(),
+            has_joined: Notify::new(),
             limits: self.limits,
-            control_host: self.control_host,
+            control_door: self.control_door,
         });
         let tasks = [
             spawn_local(accept(Rc::clone(&shared), self.listener)),
@@ -276,6 +291,16 @@ impl<P: Protocol + 'static> Server<P> {
 }
 
 impl<P: Protocol> Shared<P> {
+    /// Waits until this server knows who it is.
+    pub(crate) async fn joined(&self) -> &Hello {
+        loop {
+            if let Some(hello) = self.hello.get() {
+                return hello;
+            }
+            self.has_joined.notified().await;
+        }
+    }
+
     /// Steps the protocol, and has the turn ended once everything that is ready has run.
     pub(crate) fn step(&self, input: Input<P::Message, P::Control>) {
         let mut state = self.state.borrow_mut();
@@ -307,9 +332,14 @@ async fn drain_queue<P: Protocol + 'static>(shared: &Rc<Shared<P>>, mut queue: m
     while queue.recv_many(&mut batch, 256).await > 0 {
         for command in batch.drain(..) {
             match command {
+                Command::Join(hello) => {
+                    shared.hello.get_or_init(|| hello);
+                    shared.has_joined.notify_waiters();
+                }
                 Command::Input(input) => shared.step(input),
                 Command::Peers(mut peers) => {
-                    peers.retain(|peer| peer.id != shared.hello.server);
+                    let Some(hello) = shared.hello.get() else { continue };
+                    peers.retain(|peer| peer.id != hello.server);
                     shared.state.borrow_mut().faults.learn(peers.iter());
                     links.set(shared, peers);
                 }

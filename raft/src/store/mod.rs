@@ -28,7 +28,7 @@ pub(crate) use self::{
 };
 use crate::{
     options::StartError,
-    types::{Entry, SnapshotMeta, StoreId},
+    types::{self, Entry, SnapshotMeta, StoreId},
 };
 
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
@@ -49,8 +49,8 @@ pub(crate) struct Opened {
     pub(crate) thread: std::thread::JoinHandle<()>,
 }
 
-/// Opens the store in this directory, or makes it, for the plane of this number.
-pub(crate) fn open(directory: &Path, plane: u64) -> Result<Opened, StartError> {
+/// Opens the store in this directory, or makes it, for the plane of this number and its member of this index.
+pub(crate) fn open(directory: &Path, plane: u64, mine: usize) -> Result<Opened, StartError> {
     let path = directory.join(FILE_NAME);
     let wrong = |why: String| StartError::Store { path: path.clone(), why };
     fs::create_dir_all(directory).map_err(|error| wrong(error.to_string()))?;
@@ -58,7 +58,7 @@ pub(crate) fn open(directory: &Path, plane: u64) -> Result<Opened, StartError> {
     let store = match (fact::<StoreId>(&database, "store"), fact::<u64>(&database, "plane")) {
         (Ok(Some(store)), Ok(Some(found))) if found == plane => store,
         (Ok(Some(_)), Ok(Some(_))) => return Err(StartError::OtherPlane { path }),
-        (Ok(None), Ok(None)) => found_store(&database, directory, plane).map_err(wrong)?,
+        (Ok(None), Ok(None)) => found_store(&database, directory, plane, mine).map_err(wrong)?,
         (Err(why), _) | (_, Err(why)) => return Err(wrong(why)),
         _ => return Err(wrong("it does not say whose it is".into())),
     };
@@ -69,10 +69,10 @@ pub(crate) fn open(directory: &Path, plane: u64) -> Result<Opened, StartError> {
 }
 
 /// Writes who a new store is.
-fn found_store(database: &Database, directory: &Path, plane: u64) -> Result<StoreId, String> {
+fn found_store(database: &Database, directory: &Path, plane: u64, mine: usize) -> Result<StoreId, String> {
     let mut bytes = [0; 8];
     fs::File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut bytes)).map_err(text)?;
-    let store = StoreId::from_le_bytes(bytes);
+    let store = types::store_id(mine, u64::from_le_bytes(bytes));
     let write = database.begin_write().map_err(text)?;
     {
         write.open_table(LOG).map_err(text)?;

@@ -4,6 +4,7 @@
 use std::{
     io::Cursor,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -19,24 +20,32 @@ use super::{
 };
 use crate::{
     replica::{Content, Replica},
-    types::{Entry, LogId, Membership, SnapshotMeta, StorageError, Types},
+    types::{Entry, LogId, Membership, SnapshotMeta, StorageError, StoreId, Types},
 };
 
 /// The replica and what wakes those who watch its documents. Clones share it.
 #[derive(Clone)]
 pub(crate) struct SharedReplica {
+    me: StoreId,
     replica: Arc<Mutex<Replica>>,
     changes: watch::Sender<()>,
 }
 
 impl SharedReplica {
-    pub(crate) fn new(replica: Replica) -> Self {
-        Self { replica: Arc::new(Mutex::new(replica)), changes: watch::Sender::new(()) }
+    /// The replica of this member, which knows nothing yet; it gives leases of at most `ttl_max`.
+    pub(crate) fn new(me: StoreId, ttl_max: Duration) -> Self {
+        let replica = Replica::new(me, ttl_max, Clock.now());
+        Self { me, replica: Arc::new(Mutex::new(replica)), changes: watch::Sender::new(()) }
     }
 
     /// Never held across an await.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Replica> {
         self.replica.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Becomes what a snapshot holds.
+    fn restore(&self, content: Content) {
+        *self.lock() = Replica::restored(self.me, Clock.now(), content);
     }
 
     /// Touched after every change of a document.
@@ -56,7 +65,7 @@ impl StateStore {
     /// The state machine that starts as this snapshot.
     pub(crate) fn new(replica: SharedReplica, disk: Disk, snapshot: Option<Kept>) -> Result<Self, String> {
         if let Some((_, content)) = &snapshot {
-            replica.lock().restore(Clock.now(), &decoded(content)?)?;
+            replica.restore(decoded(content)?);
         }
         Ok(Self { replica, disk, latest: Arc::new(AsyncMutex::new(snapshot)) })
     }
@@ -102,7 +111,7 @@ impl RaftStateMachine<Types> for StateStore {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        let mut replica = self.replica.lock();
+        let replica = self.replica.lock();
         let applied = replica.applied();
         let meta = SnapshotMeta {
             last_log_id: applied,
@@ -124,7 +133,7 @@ impl RaftStateMachine<Types> for StateStore {
         let unusable = |why: String| StorageIOError::read_snapshot(Some(meta.signature()), &std::io::Error::other(why));
         let bytes = Bytes::from(snapshot.into_inner());
         let content = decoded(&bytes).map_err(unusable)?;
-        self.replica.lock().restore(Clock.now(), &content).map_err(unusable)?;
+        self.replica.restore(content);
         keep(&self.disk, &self.latest, (meta.clone(), bytes)).await?;
         self.replica.changes.send_replace(());
         Ok(())

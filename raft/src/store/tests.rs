@@ -6,19 +6,15 @@ use openraft::{
     storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine},
     testing::{StoreBuilder, Suite},
 };
-use star_core::Clock;
 use tempfile::TempDir;
 
 use super::*;
-use crate::{
-    replica::Replica,
-    types::{StorageError, Types},
-};
+use crate::types::{StorageError, Types};
 
 const PLANE: u64 = 42;
 
 fn state(opened: &Opened) -> StateStore {
-    let replica = SharedReplica::new(Replica::new(Duration::from_secs(1), Clock.now()));
+    let replica = SharedReplica::new(opened.store, Duration::from_secs(1));
     StateStore::new(replica, opened.disk.clone(), opened.snapshot.clone()).expect("a state")
 }
 
@@ -34,7 +30,7 @@ struct Stores;
 impl StoreBuilder<Types, LogStore, StateStore, TempDir> for Stores {
     async fn build(&self) -> Result<(TempDir, LogStore, StateStore), StorageError> {
         let directory = tempfile::tempdir().expect("a directory");
-        let opened = open(directory.path(), PLANE).expect("a store");
+        let opened = open(directory.path(), PLANE, 0).expect("a store");
         let state = state(&opened);
         Ok((directory, opened.log, state))
     }
@@ -56,7 +52,7 @@ fn blank(index: u64) -> crate::types::Entry {
 #[test]
 fn vote_log_and_snapshot_are_there_after_a_restart() {
     let directory = tempfile::tempdir().expect("a directory");
-    let opened = open(directory.path(), PLANE).expect("a store");
+    let opened = open(directory.path(), PLANE, 0).expect("a store");
     let store = opened.store;
     let (mut log, mut machine) = (opened.log.clone(), state(&opened));
     block_on(async {
@@ -71,7 +67,7 @@ fn vote_log_and_snapshot_are_there_after_a_restart() {
     drop((log, machine));
     close(opened);
 
-    let opened = open(directory.path(), PLANE).expect("a store");
+    let opened = open(directory.path(), PLANE, 0).expect("a store");
     assert_eq!(opened.store, store);
     let (mut log, mut machine) = (opened.log.clone(), state(&opened));
     block_on(async {
@@ -89,20 +85,20 @@ fn vote_log_and_snapshot_are_there_after_a_restart() {
 #[test]
 fn a_store_is_used_by_one_and_for_one_plane() {
     let directory = tempfile::tempdir().expect("a directory");
-    let opened = open(directory.path(), PLANE).expect("a store");
-    assert!(matches!(open(directory.path(), PLANE), Err(StartError::Store { .. })), "it is in use");
+    let opened = open(directory.path(), PLANE, 0).expect("a store");
+    assert!(matches!(open(directory.path(), PLANE, 0), Err(StartError::Store { .. })), "it is in use");
     close(opened);
-    assert!(matches!(open(directory.path(), PLANE + 1), Err(StartError::OtherPlane { .. })));
-    close(open(directory.path(), PLANE).expect("the same plane"));
+    assert!(matches!(open(directory.path(), PLANE + 1, 0), Err(StartError::OtherPlane { .. })));
+    close(open(directory.path(), PLANE, 0).expect("the same plane"));
     let file = directory.path().join(FILE_NAME);
     fs::write(&file, b"something else").expect("written");
-    assert!(matches!(open(directory.path(), PLANE), Err(StartError::Store { .. })));
+    assert!(matches!(open(directory.path(), PLANE, 0), Err(StartError::Store { .. })));
 }
 
 #[test]
 fn two_new_stores_are_told_apart() {
     let directories = [tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory")];
-    let stores = directories.each_ref().map(|directory| open(directory.path(), PLANE).expect("a store"));
+    let stores = directories.each_ref().map(|directory| open(directory.path(), PLANE, 0).expect("a store"));
     assert_ne!(stores[0].store, stores[1].store);
     stores.into_iter().for_each(close);
 }

@@ -145,7 +145,7 @@ impl Cluster {
 
     pub(crate) fn client_with(&self, times: ClusterTimes) -> EmbeddedClient {
         let members = self.members.iter().map(|member| member.addr.clone()).collect();
-        EmbeddedClient::cluster(self.carrier("client"), members, times)
+        EmbeddedClient::new(self.carrier("client"), members, times)
     }
 
     /// A client in the process of this member.
@@ -159,7 +159,7 @@ impl Cluster {
         loop {
             let running = || self.hosts.iter().flatten();
             for (index, member) in self.members.iter().enumerate() {
-                let followers = running().filter(|running| running.host.leader().as_ref() == Some(&member.addr));
+                let followers = running().filter(|running| running.host.leader().as_ref() == Some(member));
                 if self.runs(index) && followers.count() > self.members.len() / 2 {
                     return index;
                 }

@@ -27,4 +27,4 @@ mod takeover;
 pub use config::{Bug, DirtyReads, NodeConfig, Route};
 pub use message::{Body, Message, Operation, Outcome, Stamp, WriteHead, WriteId};
 pub use node::{Control, StarNode};
-pub use status::Counters;
+pub use status::{Counters, PlaneRole, PlaneStatus};

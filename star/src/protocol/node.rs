@@ -21,6 +21,7 @@ use super::{
     message::{Message, Operation},
     propagate::{NewWrite, charged_bytes},
     replica::Replica,
+    status::PlaneStatus,
 };
 
 /// The most keys in one `GetMany` or `SetMany`.
@@ -29,6 +30,9 @@ pub(crate) const PARTS_MAX: usize = 1024;
 /// What the control plane tells a server.
 #[derive(Clone, Debug)]
 pub enum Control {
+    /// The number of this server, which it has for life; comes before the first state of the cluster. Only a server whose
+    /// settings name another has to hear it.
+    Joined(ServerId),
     /// The cluster's latest state, with the view of every star.
     Cluster(Arc<ClusterState>),
     /// Until when this server may answer reads. [`Time::ZERO`]: not at all.
@@ -36,6 +40,8 @@ pub enum Control {
         /// The first moment at which it may not any more.
         until: Time,
     },
+    /// What people should know of the control plane.
+    Plane(PlaneStatus),
 }
 
 /// One server of a Star cluster, as pure code.
@@ -47,6 +53,7 @@ pub struct StarNode<S> {
     pub(crate) replicas: Vec<Replica>,
     pub(crate) lists: Lists,
     pub(crate) cluster: Option<Arc<ClusterState>>,
+    pub(crate) plane: Option<PlaneStatus>,
 }
 
 impl<S: Store> StarNode<S> {
@@ -58,7 +65,7 @@ impl<S: Store> StarNode<S> {
             last_write: config.incarnation.0 << 20,
             ..Shared::default()
         };
-        Self { config, shared, store, replicas, lists: Lists::default(), cluster: None }
+        Self { config, shared, store, replicas, lists: Lists::default(), cluster: None, plane: None }
     }
 
     /// This server's settings.
@@ -219,6 +226,8 @@ impl<S: Store> StarNode<S> {
                     self.cluster = Some(cluster);
                 }
             }
+            Control::Joined(id) => self.config.me = id,
+            Control::Plane(plane) => self.plane = Some(plane),
             Control::Lease { until } => {
                 self.shared.lease_until = until;
                 self.store.set_lease(until);

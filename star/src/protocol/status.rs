@@ -31,6 +31,35 @@ pub struct Counters {
     pub ignored_stranger: u64,
 }
 
+/// What a server knows of its control plane, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PlaneStatus {
+    /// `embedded` or `redis`.
+    pub backend: &'static str,
+    /// What this server has to do with it.
+    pub role: PlaneRole,
+    /// The name of the server that leads an embedded one, as far as this server knows.
+    pub leader: Option<String>,
+    /// What is wrong, and what to do; nothing if all is well.
+    pub note: Option<String>,
+}
+
+/// What a server has to do with the control plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PlaneRole {
+    /// It asks it.
+    Client,
+    /// It keeps it, with others.
+    Member,
+    /// It will keep it, once all members were there.
+    Founding,
+    /// It should keep it, but has lost its part of it.
+    Stranger,
+    /// It kept it, until its part of it failed.
+    Failed,
+}
+
 impl<S: Store> StarNode<S> {
     /// What was done since the server started.
     pub fn counters(&self) -> Counters {
@@ -68,6 +97,7 @@ impl<S: Store> StarNode<S> {
             "buffer_bytes": self.shared.own_bytes,
             "counters": self.shared.counters,
             "stars": stars,
+            "plane": self.plane,
             "cluster": self.cluster.as_deref(),
         })
         .to_string()

@@ -52,14 +52,16 @@ impl Cluster {
         Ok((Self { processes: Processes::start(plan)?, redis, servers, lease }, config))
     }
 
-    /// The server that hosts the embedded control plane, which would forget everything if its process ended.
-    pub(super) fn control_host(&self) -> Option<usize> {
-        self.redis.is_none().then_some(0)
+    /// The server that leads the embedded control plane; `None` if that is not embedded, or nobody leads at this moment.
+    pub(super) async fn plane_leader(&self) -> Option<usize> {
+        let leader = self.processes.status().await.plane?.leader?;
+        self.servers.iter().position(|server| server.name == leader)
     }
 
-    /// The servers that may be broken.
-    pub(super) fn victims(&self) -> Vec<usize> {
-        (0..self.servers.len()).filter(|server| Some(*server) != self.control_host()).collect()
+    /// Whether two servers may be away at once: somebody must be left who has everything, and most of those that keep an
+    /// embedded control plane.
+    pub(super) fn may_lose_two(&self) -> bool {
+        self.servers.len() >= if self.redis.is_some() { 3 } else { 5 }
     }
 
     pub(super) async fn kill_redis(&mut self) {

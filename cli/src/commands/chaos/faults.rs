@@ -34,7 +34,8 @@ pub(super) enum Kind {
     Link,
     /// Every server stopped by SIGTERM and started again, one after another
     Rolling,
-    /// The control plane away for a while: Redis killed and started again, the embedded one's server stopped by SIGSTOP
+    /// The control plane away for a while: Redis killed and started again; of the embedded one the server that leads it,
+    /// by kill -9 or SIGSTOP
     Control,
 }
 
@@ -67,20 +68,24 @@ impl Chaos<'_> {
 
     async fn kill(&mut self) -> Result<(), CliError> {
         let mut victims = vec![self.any_victim().await];
-        // The control plane's server may not be killed, and somebody must be left who has everything.
-        if self.cluster.victims().len() > 2 && self.random.below(4) == 0 {
-            let others: Vec<usize> = self.cluster.victims().into_iter().filter(|one| !victims.contains(one)).collect();
+        if self.cluster.may_lose_two() && self.random.below(4) == 0 {
+            let others: Vec<usize> = self.servers().filter(|one| !victims.contains(one)).collect();
             victims.push(*self.random.pick(&others));
         }
-        for victim in &victims {
+        let phase = if victims.len() > 1 { Phase::KilledTwo } else { Phase::Killed };
+        self.kill_these(phase, &victims).await
+    }
+
+    async fn kill_these(&mut self, phase: Phase, victims: &[usize]) -> Result<(), CliError> {
+        for victim in victims {
             self.cluster.processes.kill(*victim);
         }
         self.pause(1200, 2200).await;
-        self.end(if victims.len() > 1 { Phase::KilledTwo } else { Phase::Killed }, &victims);
-        for victim in &victims {
+        self.end(phase, victims);
+        for victim in victims {
             self.cluster.processes.start_again(*victim)?;
         }
-        self.wait_until_whole(Phase::Returning, &victims).await
+        self.wait_until_whole(Phase::Returning, victims).await
     }
 
     async fn stop(&mut self) -> Result<(), CliError> {
@@ -119,7 +124,7 @@ impl Chaos<'_> {
     }
 
     async fn rolling(&mut self) -> Result<(), CliError> {
-        for victim in self.cluster.victims() {
+        for victim in self.servers() {
             if let Err(error) = self.cluster.processes.stop_one(victim).await {
                 self.shared.surprise(format!("SIGTERM: {}", error.message()));
             }
@@ -131,18 +136,21 @@ impl Chaos<'_> {
     }
 
     async fn control(&mut self) -> Result<(), CliError> {
-        let host = self.cluster.control_host();
+        let leader = self.cluster.plane_leader().await;
+        if let Some(leader) = leader.filter(|_| self.random.below(3) > 0) {
+            return self.kill_these(Phase::KilledPlane, &[leader]).await;
+        }
         // Shorter than a lease, so that nobody should notice, or much longer.
         let away = if self.random.below(2) == 0 { self.cluster.lease / 4 } else { self.cluster.lease * 2 };
-        match host {
-            Some(host) => self.cluster.processes.signal(host, Signal::STOP),
+        match leader {
+            Some(leader) => self.cluster.processes.signal(leader, Signal::STOP),
             None => self.cluster.kill_redis().await,
         }
         tokio::time::sleep(away).await;
-        let victims: Vec<usize> = host.into_iter().collect();
+        let victims: Vec<usize> = leader.into_iter().collect();
         self.end(Phase::ControlAway, &victims);
-        match host {
-            Some(host) => self.cluster.processes.signal(host, Signal::CONT),
+        match leader {
+            Some(leader) => self.cluster.processes.signal(leader, Signal::CONT),
             None => self.cluster.start_redis().await?,
         }
         self.wait_until_whole(Phase::ControlBack, &victims).await
@@ -154,9 +162,13 @@ impl Chaos<'_> {
         faults::ask(&self.cluster.servers[at].addr, &fault, ANSWER_WITHIN).await.map(drop)
     }
 
-    /// Any server that may be broken; half of the time one that leads more stars than the others.
+    fn servers(&self) -> std::ops::Range<usize> {
+        0..self.cluster.servers.len()
+    }
+
+    /// Any server; half of the time one that leads more stars than the others.
     async fn any_victim(&mut self) -> usize {
-        let victims = self.cluster.victims();
+        let victims: Vec<usize> = self.servers().collect();
         if self.random.below(2) == 0 {
             let stars = self.cluster.processes.status().await.stars;
             let led = |server: &usize| {

@@ -47,14 +47,13 @@ What it does: clients write, delete, compare-and-set and read all the time, thro
 stores, while servers are killed (two at a time as well), stopped beyond their lease, cut off from one another and
 restarted, and the control plane goes away and comes back. After each fault it waits until every server serves again.
 At the end it reads everything at every server, and checks the history of all clients for linearizability.
-The embedded control plane is kept by the first server: with it, that server is stopped but never killed.
 Exit code 1: a write was lost, a read was stale, or the cluster did not heal; the history and the logs are kept.";
 
 /// Where the control plane is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum ControlArg {
-    /// In the first server
+    /// In the servers
     Embedded,
     /// In a Redis server that is started for the run
     Redis,

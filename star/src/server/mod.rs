@@ -1,0 +1,313 @@
+//! [`StarServer`]: one server of a cluster, on threads of its own.
+//!
+//! The server's thread owns the sockets, the protocol and the store (see [`star_core::server`]); the agent's keeps the
+//! lease and follows the views, so that a busy server does not lose its lease; and a member of the embedded control plane
+//! has one for that, and one for its disk (see [`star_raft`]).
+
+mod options;
+mod plane;
+
+use std::{
+    net::TcpListener,
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use star_control::{Agent, AgentConfig, ClusterState, ControlEvent, ServerRecord};
+use star_core::{
+    Epoch, Incarnation, ServerId, StarId, Time,
+    config::Config,
+    protocol::Input,
+    server::{Handle, Hello, Peer, Server, bind},
+};
+use star_objstore::MappedStore;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::{LocalSet, spawn_local},
+};
+use tracing::{Instrument, error, info, info_span, warn};
+
+pub use self::options::{ControlOptions, ServerOptions, StartError};
+use self::plane::ControlPlane;
+use crate::protocol::{Control, StarNode};
+
+type Node = StarNode<MappedStore>;
+
+/// A running server. Dropping it stops it.
+#[derive(Debug)]
+pub struct StarServer {
+    name: String,
+    addr: String,
+    handle: Handle<Node>,
+    failure: watch::Receiver<Option<String>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl StarServer {
+    /// Starts the server of this name: when this returns it listens, and joins its cluster by itself.
+    pub fn start(config: &Config, name: &str) -> Result<Self, StartError> {
+        let options = ServerOptions::from_config(config, name)?;
+        let listener = bind(&options.addr)?;
+        Self::start_on(listener, options)
+    }
+
+    /// Starts a server on a socket from [`bind`].
+    pub fn start_on(listener: TcpListener, mut options: ServerOptions) -> Result<Self, StartError> {
+        options.addr = listener.local_addr()?.to_string();
+        options.node.incarnation = new_incarnation();
+        options.node.name.clone_from(&options.name);
+        let plane = ControlPlane::start(&options)?;
+        let store = MappedStore::create(&star_objstore::Options {
+            path: options.store_path.clone(),
+            capacity_bytes: options.store_capacity_bytes,
+            entries_max: options.store_entries_max,
+            stars: options.node.stars,
+            cluster: options.cluster.clone(),
+            incarnation: options.node.incarnation,
+        })?;
+        let (report_failure, failure) = watch::channel(None);
+        let (started, is_started) = std::sync::mpsc::channel();
+        let (name, addr) = (options.name.clone(), options.addr.clone());
+        let run = Run { options, plane, report_failure };
+        let thread = std::thread::Builder::new()
+            .name(format!("star-{name}"))
+            .spawn(move || run.server_thread(listener, store, &started))?;
+        let handle = is_started.recv().map_err(|_| std::io::Error::other("the server's thread ended at once"))??;
+        Ok(Self { name, addr, handle, failure, thread: Some(thread) })
+    }
+
+    /// The server's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where the server listens.
+    pub fn addr(&self) -> &str {
+        &self.addr
+    }
+
+    /// Says why the server had to end by itself, if it did.
+    pub fn failure(&self) -> watch::Receiver<Option<String>> {
+        self.failure.clone()
+    }
+
+    /// Breaks the link to another server, for tests: nothing is sent to it or taken from it.
+    pub fn fail_link(&self, to: ServerId) {
+        self.handle.fail_link(to);
+    }
+
+    /// Mends the link to another server.
+    pub fn fix_link(&self, to: ServerId) {
+        self.handle.fix_link(to);
+    }
+
+    /// Stops the server: it answers what it can, gives its lease back and removes its store. Blocks until that is done.
+    pub fn stop(mut self) {
+        self.stop_now();
+    }
+
+    fn stop_now(&mut self) {
+        self.handle.stop();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            error!(server = %self.name, "the server's thread panicked");
+        }
+    }
+}
+
+impl Drop for StarServer {
+    fn drop(&mut self) {
+        self.stop_now();
+    }
+}
+
+/// What the server's threads work with.
+struct Run {
+    options: ServerOptions,
+    plane: ControlPlane,
+    report_failure: watch::Sender<Option<String>>,
+}
+
+/// What ties the agent to the server.
+struct Agency {
+    events: mpsc::UnboundedSender<ControlEvent>,
+    ready: watch::Receiver<Vec<(StarId, Epoch)>>,
+    stops: oneshot::Receiver<()>,
+}
+
+impl Run {
+    /// The server's thread: sockets, protocol, store.
+    fn server_thread(
+        self,
+        listener: TcpListener,
+        store: MappedStore,
+        started: &std::sync::mpsc::Sender<std::io::Result<Handle<Node>>>,
+    ) {
+        let span = info_span!("server", name = %self.options.name);
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(started.send(Err(error))),
+        };
+        let work = async {
+            match Server::new(listener, self.options.limits) {
+                Ok(server) => {
+                    // Nobody waits for it only if whoever started the server has gone.
+                    let _ = started.send(Ok(server.handle()));
+                    self.serve(server, store).await;
+                }
+                Err(error) => drop(started.send(Err(error))),
+            }
+        };
+        LocalSet::new().block_on(&runtime, work.instrument(span));
+    }
+
+    async fn serve(self, mut server: Server<Node>, store: MappedStore) {
+        let handle = server.handle();
+        let (stop_agent, agent_stops) = oneshot::channel();
+        let (events, news) = mpsc::unbounded_channel();
+        let (advance, ready) = watch::channel(Vec::new());
+        let agent = self.start_agent(handle.clone(), Agency { events, ready, stops: agent_stops });
+        server.observe(Box::new(move |node| {
+            let ready = node.may_advance();
+            advance.send_if_modified(|known| std::mem::replace(known, ready) != *known);
+        }));
+        if self.options.allows_faults {
+            server.allow_faults();
+        }
+        if let Some(member) = self.plane.member.clone() {
+            server.hand_control_to(Box::new(move |stream| member.take(stream)));
+        }
+        let path = store.path().to_path_buf();
+        let node = StarNode::new(self.options.node.clone(), store);
+        let (report_trouble, trouble) = watch::channel(None);
+        let follow = Follow { options: self.options, trouble: report_trouble, known: None, handle: handle.clone() };
+        let helpers = [spawn_local(follow.news(news)), spawn_local(plane::report(self.plane.clone(), trouble, handle))];
+        let node = server.run(node).await;
+        helpers.iter().for_each(tokio::task::JoinHandle::abort);
+        // Dropping the store tells its readers that nobody keeps it up to date any more.
+        drop(node.into_store());
+        if let Err(error) = std::fs::remove_file(&path) {
+            warn!(path = %path.display(), %error, "the store's file was not removed");
+        }
+        // Only now may others go on without this server: it answers nothing any more.
+        let _ = stop_agent.send(());
+        if let Ok(agent) = agent
+            && agent.join().is_err()
+        {
+            error!("the agent's thread panicked");
+        }
+        // Last, for the agent gives the lease back through it.
+        self.plane.stop();
+        info!("stopped");
+    }
+
+    /// The agent's thread: registration, lease, views.
+    fn start_agent(&self, handle: Handle<Node>, agency: Agency) -> std::io::Result<JoinHandle<()>> {
+        let Agency { events, ready, stops } = agency;
+        let options = &self.options;
+        let me = ServerRecord {
+            id: ServerId::default(),
+            name: options.name.clone(),
+            addr: options.addr.clone(),
+            incarnation: options.node.incarnation,
+            pid: std::process::id(),
+            store: Some(options.store_path.display().to_string()),
+        };
+        let config = AgentConfig { cluster: options.cluster.clone(), plan: options.plan.clone(), lease: options.lease };
+        let agent = Agent::new(self.plane.client.clone(), me, config, events, ready);
+        let report_failure = self.report_failure.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let span = info_span!("agent", name = %options.name);
+        let work = async move {
+            if let Err(error) = agent.run(async { drop(stops.await) }).await {
+                error!(%error, "the server must stop");
+                report_failure.send_replace(Some(error.to_string()));
+                handle.stop();
+            }
+        };
+        std::thread::Builder::new()
+            .name(format!("agent-{}", options.name))
+            .spawn(move || runtime.block_on(work.instrument(span)))
+    }
+}
+
+/// Hands what the control plane says to the command queue.
+struct Follow {
+    options: ServerOptions,
+    /// What is wrong between the agent and the control plane.
+    trouble: watch::Sender<Option<String>>,
+    /// The cluster's last state.
+    known: Option<Arc<ClusterState>>,
+    handle: Handle<Node>,
+}
+
+impl Follow {
+    async fn news(mut self, mut news: mpsc::UnboundedReceiver<ControlEvent>) {
+        while let Some(event) = news.recv().await {
+            self.trouble.send_replace(plane::trouble(&event).map(ToOwned::to_owned));
+            match event {
+                ControlEvent::Cluster(cluster) => self.cluster(cluster),
+                ControlEvent::Lease { until } => self.tell(Control::Lease { until }),
+                ControlEvent::LeaseLost => {
+                    warn!("the lease is lost: no reads until there is another");
+                    self.tell(Control::Lease { until: Time::ZERO });
+                }
+                ControlEvent::Waiting(why) => info!(%why, "waiting"),
+                ControlEvent::Unreachable(why) => warn!(%why, "trouble with the control plane"),
+            }
+        }
+    }
+
+    fn cluster(&mut self, cluster: Arc<ClusterState>) {
+        if self.known.is_none() {
+            self.join(&cluster);
+        }
+        warn_of_losses(self.known.as_deref(), &cluster);
+        self.handle.set_peers(cluster.servers.iter().map(peer).collect());
+        self.known = Some(Arc::clone(&cluster));
+        self.tell(Control::Cluster(cluster));
+    }
+
+    /// The first state of the cluster that the agent speaks of holds this server's number, and names the cluster for good.
+    fn join(&self, cluster: &ClusterState) {
+        let Some(id) = cluster.server_named(&self.options.name).map(|record| record.id) else { return };
+        let (addr, incarnation) = (&self.options.addr, self.options.node.incarnation);
+        info!(%addr, %id, %incarnation, cluster = %cluster.cluster, "serving");
+        self.handle.join(Hello { cluster: cluster.cluster.clone(), to: id, server: id, incarnation });
+        self.tell(Control::Joined(id));
+    }
+
+    fn tell(&self, control: Control) {
+        self.handle.input(Input::Control(control));
+    }
+}
+
+/// Says so when a star was left without members: nobody has its objects any more. It is founded anew, empty, when enough
+/// servers are there.
+fn warn_of_losses(before: Option<&ClusterState>, after: &ClusterState) {
+    let had_members =
+        |star: usize| before.is_none_or(|before| before.stars.get(star).is_some_and(|view| !view.members.is_empty()));
+    let lost = after
+        .stars
+        .iter()
+        .enumerate()
+        .filter(|(star, view)| view.members.is_empty() && view.founded > Epoch(0) && had_members(*star));
+    let lost: Vec<String> = lost.map(|(star, _)| star.to_string()).collect();
+    if !lost.is_empty() {
+        let stars = lost.join(" ");
+        warn!(%stars, "the objects of these stars are lost: all servers that held them have ended. They begin empty");
+    }
+}
+
+fn peer(server: &ServerRecord) -> Peer {
+    Peer { id: server.id, name: server.name.clone(), addr: server.addr.clone() }
+}
+
+/// Names this life of the server: larger than all before, as long as the machine's date does not go back.
+#[allow(clippy::disallowed_methods, reason = "a life is named by the date; nothing is measured with it")]
+fn new_incarnation() -> Incarnation {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    Incarnation(since.as_millis() as u64)
+}
