@@ -121,6 +121,7 @@ pub struct MemoryStore {
     capacity_bytes: u64,
     used_bytes: u64,
     objects: u64,
+    changes: u64,
     places: Map<u64, Placed>,
     next_place: u64,
     entries: BTreeMap<Key, Slot>,
@@ -150,6 +151,7 @@ impl MemoryStore {
             capacity_bytes,
             used_bytes: 0,
             objects: 0,
+            changes: 0,
             places: Map::default(),
             next_place: 0,
             entries: BTreeMap::new(),
@@ -166,6 +168,17 @@ impl MemoryStore {
         })
     }
 
+    /// Grows with every change of an object or of a dirty mark: what was looked at is the same while it stands.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// The version of a key's object and whether the key is dirty, without its bytes.
+    pub fn look_up(&self, key: &Key) -> (Option<Version>, bool) {
+        let slot = self.entries.get(key);
+        slot.map_or((None, false), |slot| (slot.object.map(|(_, version)| version), slot.dirty))
+    }
+
     /// The keys that are marked dirty.
     pub fn dirty_keys(&self) -> impl Iterator<Item = &Key> {
         self.entries.iter().filter(|(_, slot)| slot.dirty).map(|(key, _)| key)
@@ -177,6 +190,7 @@ impl MemoryStore {
     }
 
     fn replace(&mut self, key: &Key, object: Option<(u64, Version)>, dirty: bool) {
+        self.changes += 1;
         let slot = self.entries.entry(key.clone()).or_default();
         slot.dirty = dirty;
         self.objects += u64::from(object.is_some());
@@ -218,11 +232,13 @@ impl Store for MemoryStore {
     }
 
     fn mark_dirty(&mut self, key: &Key) -> Result<(), NoSpace> {
+        self.changes += 1;
         self.entries.entry(key.clone()).or_default().dirty = true;
         Ok(())
     }
 
     fn mark_clean(&mut self, key: &Key) {
+        self.changes += 1;
         if let Some(slot) = self.entries.get_mut(key) {
             slot.dirty = false;
             if slot.object.is_none() {

@@ -7,7 +7,7 @@ use star_control::ClusterState;
 use star_core::{
     ids::{Epoch, Seq, StarId, Version},
     key::Key,
-    store::{MemoryStore, Store},
+    store::MemoryStore,
     time::Time,
 };
 
@@ -104,15 +104,15 @@ impl Subject for StarNode<MemoryStore> {
             epoch: seen.epoch,
             installed: seen.installed,
             serving: seen.serving,
-            members: seen.members,
+            members: seen.members.iter().copied().collect(),
             ready: seen.ready,
             committed: seen.committed,
             base: seen.base,
         }
     }
 
-    fn stamps(&self, star: StarId, visit: &mut dyn FnMut(Seq, Stamped)) {
-        for (seq, stamp) in self.replicas()[usize::from(star.0)].stamps() {
+    fn stamps(&self, star: StarId, after: Seq, visit: &mut dyn FnMut(Seq, Stamped)) {
+        for (seq, stamp) in self.replicas()[usize::from(star.0)].stamps_from(after) {
             let write = u128::from(stamp.write.origin.0) << 64 | u128::from(stamp.write.number);
             visit(seq, Stamped { write, effect: stamp.effect() });
         }
@@ -122,9 +122,12 @@ impl Subject for StarNode<MemoryStore> {
         self.store().objects().for_each(|(key, version, value)| visit(key, version, value));
     }
 
+    fn store_changes(&self) -> Option<u64> {
+        Some(self.store().changes())
+    }
+
     fn look_up(&self, key: &Key) -> (Option<Version>, bool) {
-        let entry = self.store().get(key);
-        (entry.object.map(|object| object.version), entry.dirty)
+        self.store().look_up(key)
     }
 
     fn unfinished(&self) -> Option<String> {

@@ -29,11 +29,17 @@ pub trait Subject: Protocol<Control: Clone> + Sized {
     /// What this server holds of a star.
     fn glance(&self, star: StarId) -> Glance;
 
-    /// Calls `visit` for the stamps after `committed`, in order.
-    fn stamps(&self, star: StarId, visit: &mut dyn FnMut(Seq, Stamped));
+    /// Calls `visit` for the stamps after `after` that are not committed, in order.
+    fn stamps(&self, star: StarId, after: Seq, visit: &mut dyn FnMut(Seq, Stamped));
 
     /// Calls `visit` for each committed object.
     fn objects(&self, visit: &mut dyn FnMut(&Key, Version, &[u8]));
+
+    /// A number that grows with every change of what [`Self::look_up`] says of any key, so that nothing is judged
+    /// twice; `None` if this protocol does not count.
+    fn store_changes(&self) -> Option<u64> {
+        None
+    }
 
     /// The version of a key's committed object, and whether the key is dirty.
     fn look_up(&self, key: &Key) -> (Option<Version>, bool);
@@ -59,7 +65,7 @@ pub struct Identity {
 }
 
 /// What a server holds of one star.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Glance {
     /// The epoch that it acts in; 0 if it holds nothing of the star.
     pub epoch: Epoch,
@@ -68,13 +74,35 @@ pub struct Glance {
     /// Whether it answers reads while its lease lasts.
     pub serving: bool,
     /// The members of its view.
-    pub members: Vec<ServerId>,
+    pub members: ServerSet,
     /// It holds every stamp and value up to here.
     pub ready: Seq,
     /// It has applied every write up to here.
     pub committed: Seq,
     /// The last seq of the order with which it took over its epoch.
     pub base: Seq,
+}
+
+/// A set of servers with numbers below 64, which is more than any cluster has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServerSet(u64);
+
+impl ServerSet {
+    /// Whether a server is in it.
+    pub fn contains(self, server: ServerId) -> bool {
+        self.0 >> server.0 & 1 == 1
+    }
+
+    /// Its servers, the lowest number first.
+    pub fn iter(self) -> impl Iterator<Item = ServerId> {
+        (0..64).map(ServerId).filter(move |server| self.contains(*server))
+    }
+}
+
+impl FromIterator<ServerId> for ServerSet {
+    fn from_iter<I: IntoIterator<Item = ServerId>>(servers: I) -> Self {
+        Self(servers.into_iter().fold(0, |bits, server| bits | 1 << server.0))
+    }
 }
 
 /// A stamp, as numbers that two servers can compare.

@@ -5,46 +5,67 @@
 //! seq. What it takes is committed somewhere, so nothing in it is newer than the highest seq that any server has
 //! committed when it begins to serve; once it has committed that seq itself, its objects are those of its seq.
 
-use std::collections::BTreeMap;
-
 use star_core::{
     collections::Map,
     ids::{Epoch, Seq, ServerId, StarId},
 };
-use xxhash_rust::xxh3::Xxh3;
 
-use crate::subject::{Glance, Stamped, Subject};
+use super::Seen;
+use crate::{
+    random::mix,
+    subject::{Glance, Stamped, Subject},
+};
 
 /// What was seen first.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Agreement {
     stamps: Map<(StarId, Epoch, Seq), (Stamped, ServerId)>,
     /// The hash of a star's objects after a seq.
     objects: Map<(StarId, Seq), (u64, ServerId)>,
-    /// The highest seq that any server has committed.
-    committed: BTreeMap<StarId, Seq>,
-    /// From which seq on the objects of a serving member are of one seq; absent while it does not serve.
-    settled: BTreeMap<(ServerId, StarId), Seq>,
-    /// Up to where each server's stamps were compared, by epoch.
-    compared: BTreeMap<(ServerId, StarId), (Epoch, Seq)>,
+    /// By star: the highest seq that any server has committed.
+    committed: Vec<Seq>,
+    /// By server and star.
+    followed: Vec<Vec<Followed>>,
+    /// By star: the objects of the server that is being looked at, so far.
+    hashes: Vec<u64>,
+}
+
+/// What is known of a star at a server.
+#[derive(Clone, Debug, Default)]
+struct Followed {
+    /// From which seq on the objects of a serving member are of one seq; `None` while it does not serve.
+    settled: Option<Seq>,
+    /// Up to where its stamps were compared, and in which epoch.
+    compared: (Epoch, Seq),
 }
 
 impl Agreement {
+    pub(crate) fn new(stars: u16) -> Self {
+        let stars = usize::from(stars);
+        Self {
+            stamps: Map::default(),
+            objects: Map::default(),
+            committed: vec![Seq(0); stars],
+            followed: Vec::new(),
+            hashes: vec![0; stars],
+        }
+    }
+
     /// A server starts anew.
     pub(crate) fn forget(&mut self, server: ServerId) {
-        self.settled.retain(|(one, _), _| *one != server);
-        self.compared.retain(|(one, _), _| *one != server);
+        let at = usize::from(server.0);
+        if self.followed.len() <= at {
+            self.followed.resize(at + 1, Vec::new());
+        }
+        self.followed[at] = vec![Followed::default(); self.committed.len()];
     }
 
     /// How far a server is, and whether it serves.
     pub(crate) fn note(&mut self, server: ServerId, star: StarId, glance: &Glance) {
-        let highest = self.committed.entry(star).or_default();
+        let highest = &mut self.committed[usize::from(star.0)];
         *highest = glance.committed.max(*highest);
-        if glance.serving {
-            self.settled.entry((server, star)).or_insert(*highest);
-        } else {
-            self.settled.remove(&(server, star));
-        }
+        let followed = &mut self.followed[usize::from(server.0)][usize::from(star.0)];
+        followed.settled = glance.serving.then(|| followed.settled.unwrap_or(*highest));
     }
 
     /// The stamps of a server that are not committed.
@@ -59,11 +80,11 @@ impl Agreement {
             return Ok(());
         }
         let epoch = glance.epoch;
-        let (compared_epoch, compared) = self.compared.get(&(server, star)).copied().unwrap_or_default();
-        let compared = if compared_epoch == epoch { compared } else { Seq(0) };
+        let followed = &mut self.followed[usize::from(server.0)][usize::from(star.0)];
+        let compared = if followed.compared.0 == epoch { followed.compared.1 } else { Seq(0) };
         let (mut last, mut result) = (compared, Ok(()));
-        node.stamps(star, &mut |seq, stamp| {
-            if seq <= compared || result.is_err() {
+        node.stamps(star, compared, &mut |seq, stamp| {
+            if result.is_err() {
                 return;
             }
             let (first, other) = *self.stamps.entry((star, epoch, seq)).or_insert((stamp, server));
@@ -75,33 +96,30 @@ impl Agreement {
             }
             last = seq;
         });
-        self.compared.insert((server, star), (epoch, last));
+        followed.compared = (epoch, last);
         result
     }
 
-    /// The objects of a star at a server that has just committed something.
-    pub(crate) fn objects<S: Subject>(
-        &mut self,
-        node: &S,
-        server: ServerId,
-        star: StarId,
-        stars: u16,
-        glance: &Glance,
-    ) -> Result<(), String> {
-        if self.settled.get(&(server, star)).is_none_or(|settled| glance.committed < *settled) {
+    /// A look at all objects of a server begins.
+    pub(crate) fn begin_objects(&mut self) {
+        self.hashes.fill(0);
+    }
+
+    /// The next object of the look.
+    pub(crate) fn add_object(&mut self, seen: &Seen<'_>, star: StarId) {
+        let hash = &mut self.hashes[usize::from(star.0)];
+        for number in [seen.key.hash(), seen.version.0, seen.hash] {
+            *hash = mix(hash.rotate_left(7) ^ number);
+        }
+    }
+
+    /// The look has shown all objects of a star at a server that has just committed something in it.
+    pub(crate) fn end_objects(&mut self, server: ServerId, star: StarId, committed: Seq) -> Result<(), String> {
+        let followed = &self.followed[usize::from(server.0)][usize::from(star.0)];
+        if followed.settled.is_none_or(|settled| committed < settled) {
             return Ok(());
         }
-        let mut hash = Xxh3::new();
-        node.objects(&mut |key, version, value| {
-            if key.star(stars) == star {
-                hash.update(&key.hash().to_le_bytes());
-                hash.update(&version.0.to_le_bytes());
-                hash.update(&(value.len() as u64).to_le_bytes());
-                hash.update(value);
-            }
-        });
-        let hash = hash.digest();
-        let committed = glance.committed;
+        let hash = self.hashes[usize::from(star.0)];
         let (first, other) = *self.objects.entry((star, committed)).or_insert((hash, server));
         if first != hash {
             return Err(format!(

@@ -24,8 +24,8 @@ pub(crate) fn check<S: Subject>(
     star: StarId,
     glance: &Glance,
 ) -> Result<(), String> {
-    for member in &glance.members {
-        let Some(there) = scene.node(*member).map(|node| node.glance(star)) else { continue };
+    for member in glance.members.iter() {
+        let Some(there) = scene.node(member).map(|node| node.glance(star)) else { continue };
         let acks = there.installed && there.epoch == glance.epoch && there.members.contains(member);
         let must_hold = there.serving || (acks && there.base < glance.committed);
         if must_hold && there.ready < glance.committed {

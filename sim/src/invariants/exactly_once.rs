@@ -1,20 +1,19 @@
 //! Exactly once: every write of the workload has a value of its own, so a value under two versions of its key is a
 //! request that took effect twice.
 
-use star_core::{collections::Map, ids::Version, key::Key};
-use xxhash_rust::xxh3::xxh3_64;
+use star_core::{collections::Map, ids::Version};
 
 use super::Seen;
 
-/// The version of each value that was ever committed.
+/// The version of each value that was ever committed, by the hashes of key and value.
 #[derive(Debug, Default)]
 pub(crate) struct ExactlyOnce {
-    versions: Map<(Key, u64), Version>,
+    versions: Map<(u64, u64), Version>,
 }
 
 impl ExactlyOnce {
     pub(crate) fn check(&mut self, seen: &Seen<'_>) -> Result<(), String> {
-        let version = *self.versions.entry((seen.key.clone(), xxh3_64(seen.value))).or_insert(seen.version);
+        let version = *self.versions.entry((seen.key.hash(), seen.hash)).or_insert(seen.version);
         if version == seen.version {
             return Ok(());
         }

@@ -2,6 +2,8 @@
 //!
 //! After each turn the server that took it is looked at. What costs more is looked at when what a server has committed
 //! has moved, which is when it can break.
+//!
+//! The few keys of a world are told apart by their hashes, and stars are numbered as bits: a world has at most 64.
 
 mod agreement;
 mod buffer_drains;
@@ -15,6 +17,7 @@ use star_core::{
     ids::{Seq, ServerId, StarId, Version},
     key::Key,
 };
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     subject::{Glance, Subject},
@@ -27,6 +30,7 @@ pub(crate) struct Checks {
     stars: u16,
     /// What each server had committed of each star when it was last looked at.
     committed: Vec<Vec<Seq>>,
+    clean_is_latest: clean_is_latest::CleanIsLatest,
     agreement: agreement::Agreement,
     version_monotone: version_monotone::VersionMonotone,
     exactly_once: exactly_once::ExactlyOnce,
@@ -58,6 +62,8 @@ pub(crate) struct Seen<'a> {
     pub(crate) key: &'a Key,
     pub(crate) version: Version,
     pub(crate) value: &'a [u8],
+    /// XXH3 of the value.
+    pub(crate) hash: u64,
     /// Whether a client that asks now is told of it without waiting.
     pub(crate) readable: bool,
 }
@@ -67,7 +73,8 @@ impl Checks {
         Self {
             stars,
             committed: Vec::new(),
-            agreement: agreement::Agreement::default(),
+            clean_is_latest: clean_is_latest::CleanIsLatest::default(),
+            agreement: agreement::Agreement::new(stars),
             version_monotone: version_monotone::VersionMonotone::default(),
             exactly_once: exactly_once::ExactlyOnce::default(),
         }
@@ -81,6 +88,7 @@ impl Checks {
         }
         self.committed[at] = vec![Seq(0); usize::from(self.stars)];
         self.version_monotone.forget(server);
+        self.clean_is_latest.forget(server);
         self.agreement.forget(server);
     }
 
@@ -95,7 +103,7 @@ impl Checks {
         let scene = Scene { servers, book, now, stars: self.stars };
         let Some(node) = scene.node(server) else { return Ok(()) };
         node.check().map_err(|what| format!("server {server}: {what}"))?;
-        let mut moved = false;
+        let (mut serving, mut moved) = (0, 0);
         for star in (0..self.stars).map(StarId) {
             let glance: Glance = node.glance(star);
             let before = &mut self.committed[usize::from(server.0)][usize::from(star.0)];
@@ -110,16 +118,16 @@ impl Checks {
             *before = glance.committed;
             self.agreement.stamps(node, server, star, &glance)?;
             self.agreement.note(server, star, &glance);
+            serving |= u64::from(glance.serving) << star.0;
             if star_moved {
-                moved = true;
+                moved |= 1 << star.0;
                 committed_everywhere::check(&scene, server, star, &glance)?;
-                self.agreement.objects(node, server, star, self.stars, &glance)?;
             }
         }
-        if moved {
-            self.look_at_objects(node, server)?;
+        if moved != 0 {
+            self.look_at_objects(node, server, serving, moved)?;
         }
-        clean_is_latest::check(&scene, server)
+        self.clean_is_latest.check(&scene, server, serving)
     }
 
     /// Nothing moves any more.
@@ -137,16 +145,31 @@ impl Checks {
         (0..servers.len() as u16).map(ServerId).try_for_each(|server| buffer_drains::check(&scene, server))
     }
 
-    fn look_at_objects<S: Subject>(&mut self, node: &S, server: ServerId) -> Result<(), String> {
-        let serving: Vec<bool> = (0..self.stars).map(|star| node.glance(StarId(star)).serving).collect();
+    /// Looks at all committed objects of a server that has committed something in the stars of `moved`; the stars that
+    /// it serves are those of `serving`, both as bits.
+    fn look_at_objects<S: Subject>(
+        &mut self,
+        node: &S,
+        server: ServerId,
+        serving: u64,
+        moved: u64,
+    ) -> Result<(), String> {
         let mut result = Ok(());
+        self.agreement.begin_objects();
         node.objects(&mut |key, version, value| {
             if result.is_ok() {
-                let serving = serving[usize::from(key.star(self.stars).0)];
-                let seen = Seen { server, key, version, value, readable: serving && !node.look_up(key).1 };
+                let star = key.star(self.stars);
+                let hash = xxh3_64(value);
+                let readable = serving >> star.0 & 1 == 1 && !node.look_up(key).1;
+                let seen = Seen { server, key, version, value, hash, readable };
+                self.agreement.add_object(&seen, star);
                 result = self.version_monotone.check(&seen).and_then(|()| self.exactly_once.check(&seen));
             }
         });
-        result
+        result?;
+        (0..self.stars)
+            .filter(|star| moved >> star & 1 == 1)
+            .map(StarId)
+            .try_for_each(|star| self.agreement.end_objects(server, star, node.glance(star).committed))
     }
 }

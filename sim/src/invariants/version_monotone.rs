@@ -7,17 +7,17 @@
 use star_core::{
     collections::Map,
     ids::{ServerId, Version},
-    key::Key,
 };
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::Seen;
 
 /// What was seen so far.
 #[derive(Debug, Default)]
 pub(crate) struct VersionMonotone {
-    highest: Vec<Map<Key, Version>>,
-    values: Map<(Key, Version), u64>,
+    /// By server and hash of the key.
+    highest: Vec<Map<u64, Version>>,
+    /// By hash of the key.
+    values: Map<(u64, Version), u64>,
 }
 
 impl VersionMonotone {
@@ -28,9 +28,8 @@ impl VersionMonotone {
     }
 
     pub(crate) fn check(&mut self, seen: &Seen<'_>) -> Result<(), String> {
-        let Seen { server, key, version, value, readable } = *seen;
-        let hash = xxh3_64(value);
-        if *self.values.entry((key.clone(), version)).or_insert(hash) != hash {
+        let Seen { server, key, version, hash, readable, .. } = *seen;
+        if *self.values.entry((key.hash(), version)).or_insert(hash) != hash {
             return Err(format!("version monotone: key {key}: version {version} has another value at server {server}"));
         }
         if !readable {
@@ -40,7 +39,7 @@ impl VersionMonotone {
         if self.highest.len() <= at {
             self.highest.resize_with(at + 1, Map::default);
         }
-        let highest = self.highest[at].entry(key.clone()).or_default();
+        let highest = self.highest[at].entry(key.hash()).or_default();
         if version < *highest {
             return Err(format!("version monotone: server {server}, key {key}: version {highest} became {version}"));
         }

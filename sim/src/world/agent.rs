@@ -9,7 +9,6 @@ use star_control::{
 };
 use star_core::{
     ids::{Incarnation, ServerId},
-    protocol::Input,
     time::Time,
 };
 
@@ -146,7 +145,7 @@ impl<S: Subject> World<S> {
         let agent = &mut self.server(id).agent;
         if agent.known.as_ref().is_none_or(|(known, _)| *known < revision) {
             agent.known = Some((revision, Arc::clone(&state)));
-            self.arrive(id, Arrival::Input(Input::Control(S::cluster(state))));
+            self.arrive(id, Arrival::Control(S::cluster(state)));
         }
     }
 

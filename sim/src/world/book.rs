@@ -12,6 +12,8 @@ use crate::history::Op;
 #[derive(Debug, Default)]
 pub(crate) struct Book {
     pages: BTreeMap<Key, Page>,
+    /// Grows with every new promise.
+    promises: u64,
 }
 
 /// What is known of a key. Times are the world's, in nanoseconds.
@@ -46,6 +48,11 @@ impl Book {
         self.pages.iter()
     }
 
+    /// How often a promise went beyond all before.
+    pub(crate) fn promises(&self) -> u64 {
+        self.promises
+    }
+
     /// A client asks for something.
     pub(crate) fn called(&mut self, now: u64, asked: &Asked) {
         let Asked::Parts(parts) = asked else { return };
@@ -66,7 +73,10 @@ impl Book {
                 _ => continue,
             };
             let page = self.pages.entry(part.key.clone()).or_default();
-            page.promised = page.promised.max(promised);
+            if promised > page.promised {
+                page.promised = promised;
+                self.promises += 1;
+            }
         }
     }
 

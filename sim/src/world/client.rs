@@ -6,10 +6,10 @@ use bytes::Bytes;
 use star_core::{
     ids::{ServerId, Version},
     message::{Request, ResponseBody},
-    protocol::{Input, Token},
+    protocol::Token,
 };
 
-use super::{Event, World, server::Arrival, settings::MS, workload::Asked};
+use super::{Event, World, parcel::digest, server::Arrival, settings::MS, workload::Asked};
 use crate::{history::Op, random::Random, subject::Subject};
 
 /// The most time that a client waits before it asks another server.
@@ -103,12 +103,12 @@ impl<S: Subject> World<S> {
         let patience = self.settings.workload.timeout;
         let life = self.servers[usize::from(server.0)].life;
         let at = self.now + self.network.other_delay();
-        self.queue.plan(at, Event::Ask { server, life, token, request });
+        self.queue.plan(at, Event::Ask { server, life, token, request: Box::new(request) });
         self.queue.plan(self.now + patience, Event::Patience { client, attempt: token.request });
     }
 
-    pub(super) fn reach(&mut self, server: ServerId, token: Token, request: Request) {
-        self.arrive(server, Arrival::Input(Input::Request { token, request }));
+    pub(super) fn reach(&mut self, server: ServerId, token: Token, request: Box<Request>) {
+        self.arrive(server, Arrival::Request { token, request });
     }
 
     /// A client has waited long enough for an answer.
@@ -156,8 +156,7 @@ impl<S: Subject> World<S> {
     /// An answer has reached its client.
     pub(super) fn answered(&mut self, token: Token, body: &ResponseBody, value: &Bytes) -> Result<(), String> {
         let client = token.connection as u32;
-        let bytes = format!("{body:?}").into_bytes();
-        self.trace.event(self.now, &[21, client.into(), token.request], &bytes, || {
+        self.trace.event(self.now, &[21, client.into(), token.request, digest(body)], &[], || {
             format!("client {client} <- #{}  {body:?}", token.request)
         });
         let me = &mut self.clients[client as usize];

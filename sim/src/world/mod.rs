@@ -9,6 +9,7 @@ mod client;
 mod end;
 pub mod faults;
 mod network;
+mod parcel;
 mod plane;
 mod queue;
 mod server;
@@ -16,13 +17,13 @@ pub mod settings;
 mod trace;
 mod workload;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, rc::Rc};
 
 use bytes::Bytes;
 use star_core::{
     ids::{Incarnation, ServerId},
     message::{Request, ResponseBody},
-    protocol::{Input, Token},
+    protocol::Token,
 };
 
 use self::{
@@ -30,6 +31,7 @@ use self::{
     client::Client,
     faults::{FaultKind, Undo},
     network::Network,
+    parcel::{Outgoing, Parcel},
     plane::Plane,
     queue::Queue,
     server::Arrival,
@@ -54,6 +56,8 @@ pub struct World<S: Subject> {
     subject: S::Settings,
     now: u64,
     queue: Queue<Event<S>>,
+    /// Room for the effects of a turn, kept from turn to turn.
+    effects: Outgoing<S::Message>,
     servers: Vec<Server<S>>,
     network: Network,
     plane: Plane,
@@ -78,7 +82,8 @@ pub struct World<S: Subject> {
     views: u64,
 }
 
-/// What can happen. `life` is the server's life that it is meant for.
+/// What can happen. `life` is the server's life that it is meant for. Small, because each is moved several times: what
+/// is large is behind a pointer.
 pub(crate) enum Event<S: Subject> {
     Turn {
         server: ServerId,
@@ -92,7 +97,7 @@ pub(crate) enum Event<S: Subject> {
         from: ServerId,
         to: ServerId,
         generation: u64,
-        message: S::Message,
+        parcel: Rc<Parcel<S::Message>>,
     },
     LinkDown {
         from: ServerId,
@@ -123,12 +128,11 @@ pub(crate) enum Event<S: Subject> {
         server: ServerId,
         life: u64,
         token: Token,
-        request: Request,
+        request: Box<Request>,
     },
     Answer {
         token: Token,
-        body: ResponseBody,
-        value: Bytes,
+        answer: Box<(ResponseBody, Bytes)>,
     },
     Again {
         client: u32,
@@ -153,6 +157,7 @@ impl<S: Subject> World<S> {
         let mut world = Self {
             now: 0,
             queue: Queue::new(),
+            effects: Outgoing::default(),
             servers,
             network,
             plane: Plane::new(settings.servers, settings.stars, lease, settings.control_bug),
@@ -205,14 +210,14 @@ impl<S: Subject> World<S> {
                 self.reach(server, token, request);
             }
             Event::Turn { .. } | Event::Tick { .. } | Event::Agent { .. } | Event::Ask { .. } => {}
-            Event::Deliver { from, to, generation, message } => {
+            Event::Deliver { from, to, generation, parcel } => {
                 if self.network.link(from, to).generation == generation {
-                    self.arrive(to, Arrival::Input(Input::Message { from, message }));
+                    self.arrive(to, Arrival::Message { from, parcel });
                 }
             }
             Event::LinkDown { from, to, generation } => {
                 if self.network.link(from, to).generation == generation {
-                    self.arrive(from, Arrival::Input(Input::LinkDown(to)));
+                    self.arrive(from, Arrival::LinkDown(to));
                 }
             }
             Event::LinkUp { from, to, generation } => {
@@ -222,7 +227,7 @@ impl<S: Subject> World<S> {
                 self.on_call(server, life, incarnation, number, call);
             }
             Event::Wake(client) => self.wake(client),
-            Event::Answer { token, body, value } => self.answered(token, &body, &value)?,
+            Event::Answer { token, answer } => self.answered(token, &answer.0, &answer.1)?,
             Event::Again { client, operation } => self.again(client, operation),
             Event::Patience { client, attempt } => self.lose_patience(client, attempt),
             Event::Fault => self.fault(),

@@ -2,19 +2,21 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    rc::Rc,
     time::Duration,
 };
 
 use star_core::{
     ids::{Incarnation, ServerId},
-    message::Wire,
-    protocol::{Effect, Input, TICK_MS, Token},
+    message::Request,
+    protocol::{Input, TICK_MS, Token},
     time::Time,
 };
 
 use super::{
     Event, World,
     agent::Agent,
+    parcel::{Outgoing, Parcel, Sent, digest},
     plane::server_name,
     settings::{MS, Settings},
 };
@@ -55,9 +57,13 @@ pub(crate) struct Server<S: Subject> {
 
 /// What waits in an inbox.
 pub(crate) enum Arrival<S: Subject> {
-    Input(Input<S::Message, S::Control>),
+    Request { token: Token, request: Box<Request> },
+    Message { from: ServerId, parcel: Rc<Parcel<S::Message>> },
     LinkUp { to: ServerId, generation: u64 },
+    LinkDown(ServerId),
+    Control(S::Control),
     Lease(Time),
+    Tick,
 }
 
 impl<S: Subject> Server<S> {
@@ -145,7 +151,7 @@ impl<S: Subject> World<S> {
         let server = self.server(id);
         let life = server.life;
         if !std::mem::replace(&mut server.tick_waits, true) {
-            self.arrive(id, Arrival::Input(Input::Tick));
+            self.arrive(id, Arrival::Tick);
         }
         self.queue.plan(now + TICK_MS * MS, Event::Tick { server: id, life });
     }
@@ -156,26 +162,19 @@ impl<S: Subject> World<S> {
         let life = self.servers[at].life;
         let now = self.servers[at].clock(self.now);
         let batch = 1 + self.servers[at].turn_random.below(TURN_INPUTS_MAX);
-        let mut effects = Vec::new();
+        let mut effects = std::mem::take(&mut self.effects);
         for _ in 0..batch {
             let Some(arrival) = self.servers[at].inbox.pop_front() else { break };
             let Some(input) = self.input(id, arrival) else { continue };
             self.steps += 1;
-            self.trace_input(id, &input);
-            let server = &mut self.servers[at];
-            if let Input::Tick = input {
-                server.tick_waits = false;
-            }
-            if let Input::Request { token, .. } = &input {
-                server.open.insert(*token);
-            }
-            let node = server.node.as_mut().ok_or("a server that is gone takes a turn")?;
+            let node = self.servers[at].node.as_mut().ok_or("a server that is gone takes a turn")?;
             node.step(now, input, &mut effects);
         }
         if let Some(node) = &mut self.servers[at].node {
             node.end_turn(now, &mut effects);
         }
-        self.dispatch(id, effects)?;
+        self.dispatch(id, &mut effects)?;
+        self.effects = effects;
         let server = &mut self.servers[at];
         server.turn_planned = !server.inbox.is_empty();
         if server.turn_planned {
@@ -197,70 +196,76 @@ impl<S: Subject> World<S> {
 
     /// What the protocol is told of an arrival, if anything.
     fn input(&mut self, id: ServerId, arrival: Arrival<S>) -> Option<Input<S::Message, S::Control>> {
-        match arrival {
-            Arrival::Input(input) => Some(input),
-            Arrival::LinkUp { to, generation } => self.network.open(id, to, generation).then_some(Input::LinkUp(to)),
-            Arrival::Lease(until) => {
-                self.server(id).lease_until = until;
-                Some(Input::Control(S::lease(until)))
+        let number = u64::from(id.0);
+        let Self { trace, servers, network, now, .. } = self;
+        let server = &mut servers[usize::from(id.0)];
+        Some(match arrival {
+            Arrival::Request { token, request } => {
+                let of = [1, token.connection << 32 ^ token.request, number, digest(&request.body)];
+                trace.event(*now, &of, &request.value, || {
+                    format!("{id} <- client {} #{}  {:?}", token.connection, token.request, request.body)
+                });
+                server.open.insert(token);
+                Input::Request { token, request: *request }
             }
-        }
+            Arrival::Message { from, parcel } => {
+                let of = [2, u64::from(from.0), number, parcel.digest];
+                trace.event(*now, &of, &[], || format!("{id} <- {from}  {:?}", parcel.message));
+                Input::Message { from, message: Parcel::unpack(parcel) }
+            }
+            Arrival::LinkUp { to, generation } => {
+                if !network.open(id, to, generation) {
+                    return None;
+                }
+                trace.event(*now, &[3, to.0.into(), number], &[], || format!("{id}  link to {to} is up"));
+                Input::LinkUp(to)
+            }
+            Arrival::LinkDown(to) => {
+                trace.event(*now, &[4, to.0.into(), number], &[], || format!("{id}  link to {to} is down"));
+                Input::LinkDown(to)
+            }
+            Arrival::Control(control) => {
+                trace.event(*now, &[5, 0, number], &[], || format!("{id}  news of the views"));
+                Input::Control(control)
+            }
+            Arrival::Lease(until) => {
+                server.lease_until = until;
+                trace.event(*now, &[5, until.0, number], &[], || format!("{id}  news of its lease"));
+                Input::Control(S::lease(until))
+            }
+            Arrival::Tick => {
+                server.tick_waits = false;
+                trace.event(*now, &[6, 0, number], &[], || format!("{id}  tick"));
+                Input::Tick
+            }
+        })
     }
 
-    fn dispatch(&mut self, id: ServerId, effects: Vec<Effect<S::Message>>) -> Result<(), String> {
-        for effect in effects {
+    fn dispatch(&mut self, id: ServerId, effects: &mut Outgoing<S::Message>) -> Result<(), String> {
+        for effect in effects.drain() {
             match effect {
-                Effect::Send { to, message } => {
+                Sent::Parcel { to, parcel } => {
                     if usize::from(to.0) >= self.servers.len() || to == id {
                         return Err(format!("server {id} sends to server {to}"));
                     }
                     if let Some((at, generation)) = self.network.send(self.now, id, to) {
-                        self.queue.plan(at, Event::Deliver { from: id, to, generation, message });
+                        self.queue.plan(at, Event::Deliver { from: id, to, generation, parcel });
                     } else {
                         let numbers = [7, id.0.into(), to.0.into()];
-                        self.trace.event(self.now, &numbers, &[], || format!("{id} -> {to}  LOST {message:?}"));
+                        self.trace
+                            .event(self.now, &numbers, &[], || format!("{id} -> {to}  LOST {:?}", parcel.message));
                     }
                 }
-                Effect::Reply { token, body, value } => {
+                Sent::Answer { token, answer } => {
                     if !self.server(id).open.remove(&token) {
-                        return Err(format!("server {id} answers {token:?}, which is not open: {body:?}"));
+                        return Err(format!("server {id} answers {token:?}, which is not open: {:?}", answer.0));
                     }
-                    self.note_answer(id, token, &body)?;
+                    self.note_answer(id, token, &answer.0)?;
                     let at = self.now + self.network.other_delay();
-                    self.queue.plan(at, Event::Answer { token, body, value });
+                    self.queue.plan(at, Event::Answer { token, answer });
                 }
             }
         }
         Ok(())
-    }
-
-    fn trace_input(&mut self, id: ServerId, input: &Input<S::Message, S::Control>) {
-        let mut bytes = Vec::new();
-        let (tag, number) = match input {
-            Input::Request { token, request } => {
-                request.encode_header(&mut bytes);
-                bytes.extend_from_slice(&request.value);
-                (1, token.connection << 32 ^ token.request)
-            }
-            Input::Message { from, message } => {
-                message.encode_header(&mut bytes);
-                bytes.extend_from_slice(message.tail());
-                (2, u64::from(from.0))
-            }
-            Input::LinkUp(peer) => (3, u64::from(peer.0)),
-            Input::LinkDown(peer) => (4, u64::from(peer.0)),
-            Input::Control(_) => (5, 0),
-            Input::Tick => (6, 0),
-        };
-        self.trace.event(self.now, &[tag, number, id.0.into()], &bytes, || match input {
-            Input::Request { token, request } => {
-                format!("{id} <- client {} #{}  {:?}", token.connection, token.request, request.body)
-            }
-            Input::Message { from, message } => format!("{id} <- {from}  {message:?}"),
-            Input::LinkUp(peer) => format!("{id}  link to {peer} is up"),
-            Input::LinkDown(peer) => format!("{id}  link to {peer} is down"),
-            Input::Control(_) => format!("{id}  news of the control plane"),
-            Input::Tick => format!("{id}  tick"),
-        });
     }
 }

@@ -266,10 +266,18 @@ impl Subject for Toy {
             return Glance { epoch, ..Glance::default() };
         }
         let (ready, committed) = (Seq(self.last_version), Seq(self.last_version));
-        Glance { epoch, installed: true, serving: true, members: vec![self.me], ready, committed, base: committed }
+        Glance {
+            epoch,
+            installed: true,
+            serving: true,
+            members: [self.me].into_iter().collect(),
+            ready,
+            committed,
+            base: committed,
+        }
     }
 
-    fn stamps(&self, _star: StarId, _visit: &mut dyn FnMut(Seq, Stamped)) {}
+    fn stamps(&self, _star: StarId, _after: Seq, _visit: &mut dyn FnMut(Seq, Stamped)) {}
 
     fn objects(&self, visit: &mut dyn FnMut(&Key, Version, &[u8])) {
         self.objects.iter().for_each(|(key, (version, value))| visit(key, *version, value));

@@ -16,7 +16,7 @@ use super::{
 
 /// What one server holds of one star, as far as the checks between servers need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Observation {
+pub struct Observation<'a> {
     /// The star.
     pub star: StarId,
     /// The epoch that the server acts in.
@@ -26,7 +26,7 @@ pub struct Observation {
     /// Whether it answers reads while its lease lasts.
     pub serving: bool,
     /// The members of its view.
-    pub members: Vec<ServerId>,
+    pub members: &'a [ServerId],
     /// See [`super::message::Body::Ack`].
     pub ready: Seq,
     /// What it has applied.
@@ -39,13 +39,13 @@ pub struct Observation {
 
 impl Replica {
     /// What this server holds of the star.
-    pub fn observe(&self, me: ServerId) -> Observation {
+    pub fn observe(&self, me: ServerId) -> Observation<'_> {
         Observation {
             star: self.star,
             epoch: self.view.epoch,
             installed: self.installed,
             serving: self.serves(me),
-            members: self.view.members.clone(),
+            members: &self.view.members,
             ready: self.ready,
             committed: self.committed,
             base: self.base,
@@ -53,9 +53,9 @@ impl Replica {
         }
     }
 
-    /// The stamps after `committed` with their seqs.
-    pub fn stamps(&self) -> impl Iterator<Item = (Seq, &Stamp)> {
-        self.log.after_seq(self.committed)
+    /// The stamps after `after` that are not committed, with their seqs.
+    pub fn stamps_from(&self, after: Seq) -> impl Iterator<Item = (Seq, &Stamp)> {
+        self.log.after_seq(after.max(self.committed))
     }
 
     /// The keys with a change under way, and its seq.
@@ -79,11 +79,11 @@ impl Replica {
                 return Err(format!("star {star}: seq {seq} is ready, but its write {:?} is not here", stamp.write));
             };
             if stamp.effect().is_some() {
-                changed.insert(write.head.key.clone(), seq);
+                changed.insert(&write.head.key, seq);
             }
         }
         for (key, seq) in &changed {
-            if self.dirty.get(key).map(|dirty| dirty.last) != Some(*seq) {
+            if self.dirty.get(*key).map(|dirty| dirty.last) != Some(*seq) {
                 return Err(format!("star {star}: key {key:?} is changed by seq {seq}, but not noted as dirty"));
             }
             if !store.get(key).dirty {
