@@ -4,7 +4,7 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)/release
 # The directory whose files `make run` stores.
 DIR ?= .
-# The seeds of `make sim`, the last one not included.
+# The seeds of `make sim`, the last one not included; a number alone is so many.
 SEEDS ?= 0..10000
 # How long each measurement of `make bench` takes, in seconds.
 SECONDS ?= 2
@@ -59,8 +59,9 @@ bench: ## Measure Star beside Redis and NATS (Debian packages redis-server, nats
 	$(CARGO) build --release --package star-cli
 	$(TARGET)/star compare --seconds $(SECONDS) --out bench-report
 
-sim: ## Run the simulator over SEEDS=0..10000 with MODE=churn
-	$(CARGO) run --release --package star-sim --bin sim -- --seeds $(SEEDS) --mode $(MODE)
+sim: ## Run the simulator over SEEDS=0..10000 with MODE=churn on all cores; again after a stop, it goes on where it was
+	$(CARGO) build --release --package star-sim --bin sim
+	$(TARGET)/sim --seeds $(SEEDS) --mode $(MODE) --resume $(TARGET)/sim-$(MODE).json
 
 chaos: ## Break clusters under load for MINUTES=5 on each control plane; prove that nothing was lost or stale
 	scripts/need.sh redis-server

@@ -111,8 +111,8 @@ impl Campaign {
         seeds.into_iter().find_map(|seed| self.run(seed).err().map(|failure| (seed, failure)))
     }
 
-    /// The command that runs a seed again and shows every event.
-    pub fn replay(&self, seed: u64) -> String {
+    /// The options of `sim` that stand for this campaign.
+    pub fn options(&self) -> String {
         let option = |name: &str, value: Option<String>| value.map(|value| format!(" --{name} {value}"));
         let options = [
             option("servers", self.servers.map(|servers| servers.to_string())),
@@ -120,7 +120,11 @@ impl Campaign {
             option("mode", Some(self.mode.name().to_owned())),
             option("bug", self.bug.map(Bug::name)),
         ];
-        let options: String = options.into_iter().flatten().collect();
-        format!("cargo run -p star-sim -- --seed {seed} --trace{options}")
+        options.into_iter().flatten().collect()
+    }
+
+    /// The command that runs a seed again and shows every event.
+    pub fn replay(&self, seed: u64) -> String {
+        format!("cargo run -p star-sim -- --seed {seed} --trace{}", self.options())
     }
 }

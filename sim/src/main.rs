@@ -1,19 +1,26 @@
 //! `sim`: runs the simulator over many seeds, or over one with every event shown.
 
-use std::{io::Write, ops::Range, process::ExitCode};
+mod progress;
 
-use rustix::time::{ClockId, clock_gettime};
+use std::{ops::Range, path::PathBuf, process::ExitCode};
+
 use star_sim::{
     campaign::{Bug, Campaign, Mode},
-    world::{Summary, Trace, faults::FaultKind},
+    world::Trace,
 };
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const USAGE: &str = "\
 sim: runs the Star protocol in a made-up world, with faults, and checks everything
 
-  --seeds A..B    run the seeds from A to B, without B (default 0..1000)
+  --seeds A..B    run the seeds from A to B, without B; a number alone is 0..B (default 0..1000)
   --seed N        run one seed
   --trace         show every event of it
+  --jobs N        cores to use (default: all)
+  --resume FILE   keep in FILE how far the run has come, and go on from there; a file of another program, of other
+                  options or of another first seed is begun anew
   --servers N     servers (default: 2 to 5, from the seed)
   --steps N       inputs until everything is healed (default: from the seed)
   --mode NAME     what breaks beside the links: links (nothing else, the default), turnover (stars get other leaders),
@@ -22,13 +29,12 @@ sim: runs the Star protocol in a made-up world, with faults, and checks everythi
 
 Exit code 0: no seed failed; 1: a seed failed (it is named, with the command that runs it again); 2: a wrong option.";
 
-/// How often progress is shown, in seeds.
-const PROGRESS_EVERY: u64 = 500;
-
 struct Options {
     campaign: Campaign,
     seeds: Range<u64>,
     trace: bool,
+    jobs: usize,
+    resume: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -39,7 +45,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if options.trace { show(&options) } else { run_all(&options) }
+    if options.trace { show(&options) } else { run_all(options) }
 }
 
 /// Runs the first seed with every event shown.
@@ -59,60 +65,25 @@ fn show(options: &Options) -> ExitCode {
     }
 }
 
-fn run_all(options: &Options) -> ExitCode {
-    let begin = cpu_seconds();
-    let mut total = Summary::default();
-    let count = options.seeds.end - options.seeds.start;
-    for (done, seed) in options.seeds.clone().enumerate() {
-        match options.campaign.run(seed) {
-            Ok(summary) => total.add(&summary),
-            Err(failure) => {
-                eprintln!("\nseed {seed} fails {failure}\nrun it again: {}", options.campaign.replay(seed));
-                return ExitCode::FAILURE;
-            }
+fn run_all(options: Options) -> ExitCode {
+    let Options { campaign, seeds, jobs, resume, .. } = options;
+    let mut run = progress::Run::begin(&campaign, seeds, resume);
+    match run.reached.clone().go_on(&campaign, run.end, jobs, |reached| run.note(reached)) {
+        Ok(_) => {
+            run.finish();
+            ExitCode::SUCCESS
         }
-        let done = done as u64 + 1;
-        if done.is_multiple_of(PROGRESS_EVERY) && done < count {
-            eprint!("\r{done} of {count} seeds, {} faults, {} operations", total.faults, total.operations);
-            let _ = std::io::stderr().flush();
+        Err(failed) => {
+            let seed = failed.seed;
+            eprintln!("\nseed {seed} fails {}\nrun it again: {}", failed.failure, campaign.replay(seed));
+            ExitCode::FAILURE
         }
     }
-    let cpu = (cpu_seconds() - begin).max(1e-9);
-    let simulated = total.simulated as f64 / 1e9;
-    eprintln!();
-    println!(
-        "{count} seeds without a failure: {} steps, {} operations ({} answered requests, {} of unknown outcome), \
-         {} faults, {} changes of views, {} of {} messages lost, {} keys judged by versions alone",
-        total.steps,
-        total.operations,
-        total.answers,
-        total.unknown,
-        total.faults,
-        total.views,
-        total.lost,
-        total.messages,
-        total.undecided
-    );
-    let kinds = FaultKind::ALL.iter().zip(total.faults_by_kind).map(|(kind, count)| format!("{kind:?} {count}"));
-    println!("faults: {}", kinds.collect::<Vec<_>>().join(", "));
-    println!(
-        "{simulated:.0} simulated seconds in {cpu:.1} s of CPU time: {:.0} simulated seconds and {:.0} faults per CPU second, \
-         a fault every {:.2} simulated seconds",
-        simulated / cpu,
-        total.faults as f64 / cpu,
-        simulated / (total.faults as f64).max(1.0)
-    );
-    ExitCode::SUCCESS
-}
-
-/// CPU time of this process so far, in seconds.
-fn cpu_seconds() -> f64 {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
-    let mut options = Options { campaign: Campaign::default(), seeds: 0..1000, trace: false };
+    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut options = Options { campaign: Campaign::default(), seeds: 0..1000, trace: false, jobs, resume: None };
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
         match word.as_str() {
@@ -122,6 +93,13 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
                 options.seeds = seed..seed + 1;
             }
             "--trace" => options.trace = true,
+            "--jobs" => {
+                options.jobs = number(&value()?)?;
+                if options.jobs == 0 {
+                    return Err("--jobs is 1 or more".into());
+                }
+            }
+            "--resume" => options.resume = Some(value()?.into()),
             "--servers" => {
                 let servers: u16 = number(&value()?)?;
                 if !(1..=26).contains(&servers) {
@@ -151,7 +129,7 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
 }
 
 fn range(text: &str) -> Result<Range<u64>, String> {
-    let (start, end) = text.split_once("..").ok_or_else(|| format!("--seeds is A..B, not {text:?}"))?;
+    let (start, end) = text.split_once("..").unwrap_or(("0", text));
     let (start, end) = (number(start)?, number(end)?);
     if start < end { Ok(start..end) } else { Err(format!("--seeds {text} has no seed in it")) }
 }

@@ -56,7 +56,7 @@ impl StarSettings {
             dirty_reads: *random.pick(&[DirtyReads::Wait, DirtyReads::Wait, DirtyReads::Leader]),
             piece_bytes: random.between(16, 128) as usize,
             chain_from_bytes: random.between(16, 128) as usize,
-            buffer_bytes_max: *random.pick(&[3_000, 8_000, 1 << 20, 1 << 20]),
+            buffer_bytes_max: *random.pick(&[600, 3_000, 1 << 20, 1 << 20]),
             repair_after: Duration::from_millis(random.between(40, 200)),
             part_bytes: *random.pick(&[1, 64, 1_000, 256 << 10]),
             part_entries: random.between(1, 8) as usize,

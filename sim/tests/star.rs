@@ -19,6 +19,7 @@ fn run_all(campaign: Campaign, seeds: std::ops::Range<u64>) -> Summary {
             Err(failure) => panic!("seed {seed} fails {failure}\nrun it again: {}", campaign.replay(seed)),
         }
     }
+    assert_eq!((total.undecided, total.by_versions_alone), (0, 0), "both checkers judge every key: {total:?}");
     // A world in which nothing breaks proves nothing.
     for (kind, count) in FaultKind::ALL.into_iter().zip(total.faults_by_kind) {
         let wanted = match kind {
@@ -37,7 +38,6 @@ fn run_all(campaign: Campaign, seeds: std::ops::Range<u64>) -> Summary {
 fn links_break_and_servers_pause() {
     let total = run_all(Campaign::default(), 0..1000);
     assert!(total.faults > 4_000 && total.lost > 40_000 && total.operations > 160_000, "{total:?}");
-    assert!(total.undecided < 40, "the search gives up too often: {total:?}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use star_control::View;
 use star_core::ids::{ServerId, StarId};
 
@@ -22,10 +23,10 @@ use crate::{
 const REST_MAX: u64 = 60 * SECOND;
 
 /// Bounds the search for an order of one key's operations; a run has a few hundred of them.
-const STATES_MAX: usize = 20_000;
+const STATES_MAX: usize = 300_000;
 
 /// What a run without a failure came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     /// XXH3 of all events.
     pub digest: u64,
@@ -49,8 +50,20 @@ pub struct Summary {
     pub messages: u64,
     /// Messages that were lost.
     pub lost: u64,
+    /// Keys whose history was judged.
+    pub keys: u64,
     /// Keys whose history the search gave up on, so that the versions alone judged it.
+    pub by_versions_alone: u64,
+    /// Keys whose history neither could judge.
     pub undecided: u64,
+}
+
+/// How the keys of a run were judged.
+#[derive(Clone, Copy, Debug, Default)]
+struct Judged {
+    keys: u64,
+    by_versions_alone: u64,
+    undecided: u64,
 }
 
 /// A run in which something went wrong.
@@ -78,6 +91,8 @@ impl Summary {
         self.views += other.views;
         self.messages += other.messages;
         self.lost += other.lost;
+        self.keys += other.keys;
+        self.by_versions_alone += other.by_versions_alone;
         self.undecided += other.undecided;
     }
 }
@@ -111,7 +126,7 @@ impl<S: Subject> World<S> {
         self.come_to_rest(0)?;
         self.stores_agree()?;
         self.checks.at_end(&self.servers, &self.book, self.now)?;
-        let undecided = self.judge()?;
+        let judged = self.judge()?;
         Ok(Summary {
             digest: self.trace.digest(),
             steps: self.steps,
@@ -124,7 +139,9 @@ impl<S: Subject> World<S> {
             views: self.views,
             messages: self.network.sent,
             lost: self.network.lost,
-            undecided,
+            keys: judged.keys,
+            by_versions_alone: judged.by_versions_alone,
+            undecided: judged.undecided,
         })
     }
 
@@ -231,9 +248,10 @@ impl<S: Subject> World<S> {
     }
 
     /// Both checkers judge the history, and one another.
-    fn judge(&self) -> Result<u64, String> {
-        let mut undecided = 0;
+    fn judge(&self) -> Result<Judged, String> {
+        let mut judged = Judged::default();
         for group in self.history.by_key() {
+            judged.keys += 1;
             let by_versions = versions::check_key(&self.history, &group);
             let by_search = wgl::check_key(&self.history, &group, STATES_MAX);
             match (&by_versions, &by_search) {
@@ -242,11 +260,12 @@ impl<S: Subject> World<S> {
                 (Verdict::Violation(_), Verdict::Linearizable) | (Verdict::Linearizable, Verdict::Violation(_)) => {
                     return Err(format!("the checkers disagree: versions {by_versions:?}, search {by_search:?}"));
                 }
-                (_, Verdict::Undecided { .. }) => undecided += 1,
+                (Verdict::Undecided { .. }, Verdict::Undecided { .. }) => judged.undecided += 1,
+                (Verdict::Linearizable, Verdict::Undecided { .. }) => judged.by_versions_alone += 1,
                 (_, Verdict::Linearizable) => {}
             }
         }
-        Ok(undecided)
+        Ok(judged)
     }
 
     /// The digest of all events so far.
