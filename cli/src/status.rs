@@ -94,6 +94,7 @@ pub(crate) struct ServerLine {
     pub(crate) pid: Option<u32>,
     pub(crate) state: &'static str,
     /// What is wrong between it and the control plane, and what to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) note: Option<String>,
     /// All that it says of itself, if it answered.
     #[serde(skip)]

@@ -53,7 +53,9 @@ fn objects_are_stored_read_changed_and_removed_through_any_server() {
     for _ in &place.names {
         assert_eq!(servers.end_first(Signal::TERM), Some(0), "a server stops in good order");
     }
-    assert!(!place.left_behind().iter().any(|path| path.parent().is_some_and(|parent| parent.ends_with("test"))));
+    assert!(
+        !place.left_behind().iter().any(|path| path.parent().is_some_and(|parent| parent.ends_with("stores/test")))
+    );
 }
 
 #[test]

@@ -93,7 +93,6 @@ fn read_mapped(reader: &Reader, version: &[u64], round: usize) -> usize {
 fn a_server_stopped_beyond_its_lease_never_answers_stale() {
     let place = Place::new(3);
     let servers = Running::serve(&place);
-    // Not the first, which hosts the control plane.
     let (mut writer, stopped) = (connect(&place.addrs[0]), servers.0[2].id());
     let mut versions: Vec<u64> = (0..KEYS).map(|number| set(&mut writer, &key(number), "0")).collect();
     let reader = Reader::open(place.path().join("stores/test/c")).expect("the mapped store of server c");

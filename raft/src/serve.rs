@@ -168,7 +168,7 @@ impl Service {
         match self.raft.client_write(proposal).await {
             Ok(written) => match written.data {
                 Some(answer) => Reply::Answer(answer),
-                None => Reply::Unsure("the log holds something else in its place".into()),
+                None => Reply::Unsure("another member had led when it was asked for".into()),
             },
             // It may have been appended already, and then it may still be committed.
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {

@@ -1,6 +1,11 @@
 //! The control plane that the servers keep together: how it begins, and what is left of it after a full stop.
 
-use std::{path::Path, time::Duration};
+use std::{
+    net::TcpListener,
+    path::Path,
+    sync::atomic::{AtomicU16, Ordering},
+    time::Duration,
+};
 
 use serde_json::Value;
 use star::{Options, StarClient, StarServer};
@@ -24,15 +29,21 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 fn place(count: usize) -> (TempDir, Config) {
     let directory = tempfile::tempdir().expect("a directory");
     let mut config = Config::default();
-    let listeners: Vec<_> =
-        (0..count).map(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-    let addr = |listener: &std::net::TcpListener| listener.local_addr().expect("an address").to_string();
-    let server = |(name, listener)| ServerInfo::new(name, addr(listener));
-    config.cluster.servers = ["a", "b", "c", "d", "e"].into_iter().zip(&listeners).map(server).collect();
+    let server = |name| ServerInfo::new(name, format!("127.0.0.1:{}", free_port()));
+    config.cluster.servers = ["a", "b", "c", "d", "e"].into_iter().take(count).map(server).collect();
     config.store.directory = directory.path().join("stores");
     config.store.capacity_bytes = 64 << 20;
     config.control.directory = directory.path().join("control");
     (directory, config)
+}
+
+/// A port that is free now; below those that systems give to outgoing connections, so that none of those takes it before
+/// its server does.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let own = (std::process::id() % 150) as u16 * 50;
+    let mut candidates = std::iter::repeat_with(|| 12_000 + (own + NEXT.fetch_add(1, Ordering::Relaxed)) % 7_900);
+    candidates.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
 }
 
 fn start(config: &Config, name: &str) -> StarServer {

@@ -218,6 +218,16 @@ pub(crate) async fn set_for_sure(plane: &EmbeddedClient, key: &str, expected: u6
     }
 }
 
+/// Waits until a control plane that has just started lets writes with lease conditions through.
+pub(crate) async fn settle<P: ControlPlane>(plane: &P) {
+    let unleased = ["nobody".to_owned()];
+    while let CasOutcome::Leased(_) =
+        plane.compare_and_set("settled", Revision::ABSENT, Bytes::new(), &unleased).await.expect("an outcome")
+    {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// A port that is free now; below those that systems give to outgoing connections, so that none of those takes it before
 /// its member does.
 pub(crate) fn free_port() -> u16 {

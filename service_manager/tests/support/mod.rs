@@ -127,7 +127,8 @@ impl Place {
         processes.iter().map(|process| process["pid"].as_u64().expect("a pid") as u32).collect()
     }
 
-    /// Demands that nothing is left: no process, no port, no store, no record; only logs and, if it ran, Redis's data.
+    /// Demands that nothing is left: no process, no port, no store, no record; only logs and the data of the
+    /// control planes.
     pub(crate) fn assert_nothing_left(&self, pids: &[u32]) {
         for pid in pids {
             assert!(!is_running(*pid), "process {pid} still runs");
@@ -138,7 +139,7 @@ impl Place {
         assert!(!self.stores().exists(), "left: {:?}", files(&self.stores()));
         for path in files(&self.services()) {
             let inside = path.strip_prefix(self.services()).expect("it was found there");
-            let may_stay = inside.starts_with("logs") || inside.starts_with("redis/appendonlydir");
+            let may_stay = ["logs", "redis/appendonlydir", "control"].iter().any(|kept| inside.starts_with(kept));
             assert!(may_stay, "left: {}", path.display());
         }
     }
