@@ -146,7 +146,7 @@ impl<S: Subject> World<S> {
     }
 
     /// Goes on until every request is answered and no server has had anything unfinished for `quiet`.
-    fn come_to_rest(&mut self, quiet: u64) -> Result<(), String> {
+    pub(super) fn come_to_rest(&mut self, quiet: u64) -> Result<(), String> {
         let end = self.now + REST_MAX;
         let mut quiet_since = None;
         loop {

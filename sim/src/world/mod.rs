@@ -14,6 +14,8 @@ mod plane;
 mod queue;
 mod server;
 pub mod settings;
+#[cfg(test)]
+mod tests;
 mod trace;
 mod workload;
 

@@ -162,6 +162,16 @@ impl Workload {
         (Asked::Parts(vec![part]), Request { body, value: Bytes::from(value) })
     }
 
+    /// A write to a key, whatever it is now.
+    #[cfg(test)]
+    pub(crate) fn set_key(&self, client: &mut Client, key: &str) -> (Asked, Request) {
+        let (request_id, value) = self.new_write(client, 0);
+        let part = Part { value: Some(value.clone()), key: Key::new(key), ..self.part(Op::Write, 0) };
+        let (key, condition) = (part.key.clone(), Condition::Always);
+        let body = RequestBody::Set { key, encoding: Encoding::Raw, condition, request_id };
+        (Asked::Parts(vec![part]), Request { body, value: Bytes::from(value) })
+    }
+
     fn delete(&self, client: &mut Client) -> (Asked, Request) {
         let number = self.key(client) & !1;
         let seen = client.versions.get(&number).copied();
