@@ -241,14 +241,15 @@ impl Header<'_> {
         Ok(Permit { generation, lease_until })
     }
 
-    /// A reader's last step: whether what it was allowed at the first has held all the time. `now` reads the clock.
+    /// A reader's last step: whether what it was allowed at the first has held all the time. `in_time` says whether the
+    /// clock is before a lease's end.
     #[inline]
-    pub(crate) fn confirm(self, permit: Permit, now: impl FnOnce() -> Time) -> Result<(), Refusal> {
+    pub(crate) fn confirm(self, permit: Permit, in_time: impl FnOnce(Time) -> bool) -> Result<(), Refusal> {
         fence(Acquire);
         if self.get(word::GENERATION) != permit.generation {
             return Err(Refusal::Changed);
         }
-        if now() < permit.lease_until { Ok(()) } else { Err(Refusal::Lapsed) }
+        if in_time(permit.lease_until) { Ok(()) } else { Err(Refusal::Lapsed) }
     }
 
     fn get(self, at_word: usize) -> u64 {

@@ -130,11 +130,22 @@ impl Table {
         let mut bucket = home;
         // A reader can be led in circles by a chain that changes under it; no true chain is longer than this.
         for _ in 0..=self.overflow {
-            for at_word in Self::slots(bucket) {
+            let first = Self::at_word(bucket) + 1;
+            // Where in the bucket a key stands cannot be foreseen: without a branch per slot the processor goes on with
+            // what follows while the bucket is still on its way from memory.
+            let mut candidates = 0u32;
+            for i in 0..BUCKET_SLOTS {
+                let slot = Slot(memory.load(first + i, Relaxed));
+                candidates |= u32::from((slot != Slot::EMPTY) & (slot.tag() == tag)) << i;
+            }
+            while candidates != 0 {
+                let at_word = first + candidates.trailing_zeros() as usize;
                 let slot = Slot(memory.load(at_word, Relaxed));
+                // A slot that changed in between is the reader's to notice: it checks the sequence.
                 if slot != Slot::EMPTY && slot.tag() == tag && matches(slot) {
                     return Some((Position { home, bucket, at_word }, slot));
                 }
+                candidates &= candidates - 1;
             }
             bucket = self.next(memory, bucket)?;
         }

@@ -11,6 +11,7 @@ mod file;
 mod header;
 mod index;
 mod layout;
+mod lease_clock;
 mod memory;
 mod reader;
 mod recover;

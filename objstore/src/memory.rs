@@ -44,6 +44,19 @@ impl Memory {
         self.words()[at_word].load(order)
     }
 
+    /// Asks for the cache lines of these bytes, which may lie anywhere: so that they come while others are waited for.
+    #[inline]
+    pub(crate) fn prefetch(&self, offset: usize, bytes: usize) {
+        #[cfg(target_arch = "x86_64")]
+        for line in (offset..offset + bytes).step_by(64) {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: a prefetch does nothing that a program can see, whatever the address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.map.as_ptr().wrapping_add(line).cast()) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (offset, bytes);
+    }
+
     #[inline]
     pub(crate) fn store(&self, at_word: usize, value: u64, order: Ordering) {
         debug_assert!(self.writable, "a reader never writes");
@@ -99,16 +112,21 @@ impl Memory {
         buffer.clear();
         let count = bytes.div_ceil(WORD);
         let Some(cells) = self.words().get(at_word..at_word.saturating_add(count)) else { return false };
-        buffer.reserve(count * WORD);
+        // Just as much: a caller can hand on a buffer that is full without allocating anew.
+        buffer.reserve_exact(bytes);
+        let (whole, tail) = cells.split_at(bytes / WORD);
         let target = buffer.as_mut_ptr();
-        for (i, cell) in cells.iter().enumerate() {
+        for (i, cell) in whole.iter().enumerate() {
             let word = cell.load(Ordering::Relaxed);
-            // SAFETY: `reserve` made room for `count` words in the empty buffer, and `i < count`. The buffer's start
-            // need not be aligned to a word, so the write is an unaligned one.
+            // SAFETY: `reserve_exact` made room for `bytes` bytes in the empty buffer, and `(i + 1) * WORD <= bytes`.
+            // The buffer's start need not be aligned to a word, so the write is an unaligned one.
             unsafe { target.add(i * WORD).cast::<u64>().write_unaligned(word) };
         }
-        // SAFETY: the first `count` words were just written, and `bytes <= count * WORD`.
-        unsafe { buffer.set_len(bytes) };
+        // SAFETY: the words of `whole` were just written, and they end at or before `bytes`.
+        unsafe { buffer.set_len(whole.len() * WORD) };
+        if let Some(cell) = tail.first() {
+            buffer.extend_from_slice(&cell.load(Ordering::Relaxed).to_ne_bytes()[..bytes % WORD]);
+        }
         true
     }
 

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use star_core::{Clock, Incarnation, Key, Time, Version, store::Encoding};
+use star_core::{Incarnation, Key, Time, Version, store::Encoding};
 
 use crate::{
     block::Block,
@@ -16,12 +16,16 @@ use crate::{
     header::{Header, Refusal},
     index::Table,
     layout::Geometry,
+    lease_clock::{LeaseClock, Machine},
     memory::Memory,
 };
 
 /// How often a reader looks again at what changes under it before it asks the server instead. A change takes the
 /// writer some 20 ns, unless it loses its processor in the middle.
 const LOOKS_MAX: usize = 64;
+
+/// How much of a block a reader asks for at once, before it knows how long it is.
+const SMALL_READ_BYTES: usize = 192;
 
 /// What a reader can say of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,18 +74,18 @@ pub(crate) enum Step {
 /// What surrounds a read: the clock, and in tests whatever happens between its steps.
 pub(crate) trait Surroundings {
     fn at(&mut self, step: Step);
-    fn now(&mut self) -> Time;
+    fn in_time(&mut self, until: Time) -> bool;
 }
 
-struct Live;
+struct Live<'a>(&'a LeaseClock);
 
-impl Surroundings for Live {
+impl Surroundings for Live<'_> {
     #[inline]
     fn at(&mut self, _: Step) {}
 
     #[inline]
-    fn now(&mut self) -> Time {
-        Clock.now()
+    fn in_time(&mut self, until: Time) -> bool {
+        self.0.is_before(until)
     }
 }
 
@@ -91,6 +95,7 @@ pub struct Reader {
     memory: Memory,
     geometry: Geometry,
     table: Table,
+    clock: LeaseClock,
     path: PathBuf,
     /// Device and number of the file, to tell it from one that took its place.
     identity: (u64, u64),
@@ -108,7 +113,8 @@ impl Reader {
         }
         let found = file.metadata().map_err(failed("examine", path))?;
         let table = Table::new(&geometry);
-        Ok(Self { memory, geometry, table, path: path.to_path_buf(), identity: (found.dev(), found.ino()) })
+        let clock = LeaseClock::new(Machine::new());
+        Ok(Self { memory, geometry, table, clock, path: path.to_path_buf(), identity: (found.dev(), found.ino()) })
     }
 
     /// The latest object of a key: copied into `buffer`, which holds nothing after any other answer.
@@ -116,13 +122,13 @@ impl Reader {
     /// The answer is linearizable among all reads and writes of the cluster.
     #[inline]
     pub fn get(&self, key: &Key, buffer: &mut Vec<u8>) -> Answer {
-        self.read(key, Some(buffer), &mut Live)
+        self.read(key, Some(buffer), &mut Live(&self.clock))
     }
 
     /// Whether a key has an object, or why the server must be asked; as linearizable as [`Self::get`].
     #[inline]
     pub fn contains(&self, key: &Key) -> Result<bool, Reason> {
-        match self.read(key, None, &mut Live) {
+        match self.read(key, None, &mut Live(&self.clock)) {
             Answer::Found { .. } => Ok(true),
             Answer::NotFound => Ok(false),
             Answer::Ask(reason) => Err(reason),
@@ -185,6 +191,10 @@ impl Reader {
         let ticket = self.table.begin(&self.memory, key.hash())?;
         let mut found = None;
         let slot = self.table.find(&self.memory, key.hash(), |slot| {
+            if buffer.is_some() {
+                // Where the value begins is known only when the block's first line has come.
+                self.memory.prefetch(slot.block_at(), SMALL_READ_BYTES);
+            }
             found = Block::read(&self.memory, &self.geometry, slot.block_at())
                 .filter(|block| block.has_key(&self.memory, key));
             found.is_some()
@@ -214,7 +224,7 @@ impl Reader {
         }
         surroundings.at(Step::Checked);
 
-        match header.confirm(permit, || surroundings.now()) {
+        match header.confirm(permit, |until| surroundings.in_time(until)) {
             Ok(()) => Some(answer),
             Err(Refusal::Changed) => None,
             Err(Refusal::Lapsed) => Some(Answer::Ask(Reason::NoLease)),

@@ -93,8 +93,8 @@ impl Surroundings for Scripted<'_> {
         }
     }
 
-    fn now(&mut self) -> Time {
-        self.scene.now
+    fn in_time(&mut self, until: Time) -> bool {
+        self.scene.now < until
     }
 }
 

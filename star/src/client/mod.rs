@@ -2,6 +2,7 @@
 
 mod blocking;
 mod error;
+mod mapped;
 mod servers;
 
 use std::{
@@ -16,7 +17,8 @@ pub use blocking::BlockingClient;
 use bytes::Bytes;
 use compact_str::CompactString;
 pub use error::ClientError;
-use servers::{MappedRead, Servers};
+use mapped::MappedRead;
+use servers::Servers;
 use star_core::{
     Clock, ErrorCode, Key, RequestId, Time, Version,
     message::{Condition, ManyEntry, Request, RequestBody, Response, ResponseBody, SetEntry},
@@ -160,9 +162,13 @@ impl StarClient {
     /// The key's latest object; `None` if it has none.
     pub async fn get(&self, key: &str) -> Result<Option<Object>, ClientError> {
         let key = Key::new(key);
-        if let MappedRead::Answer(answer) = self.inner.servers.read_mapped(&key) {
-            return Ok(answer);
+        match self.inner.servers.read_mapped(&key) {
+            MappedRead::Answer(answer) => Ok(answer),
+            MappedRead::AskServer => self.get_from_server(key).await,
         }
+    }
+
+    async fn get_from_server(&self, key: Key) -> Result<Option<Object>, ClientError> {
         object(self.call(RequestBody::Get { key }.into()).await?)
     }
 

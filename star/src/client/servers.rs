@@ -1,25 +1,22 @@
 //! The servers that a client knows: how it reaches them, and the mapped store that it reads from by itself.
 
 use std::{
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
-use bytes::Bytes;
-use parking_lot::RwLock;
 use serde::Deserialize;
 use star_control::ClusterState;
 use star_core::{
-    Clock, Key, Time,
+    Key,
     message::{Request, RequestBody, Response, ResponseBody, Wire, frame::FrameKind},
     network::{NetworkError, TcpClient},
 };
-use star_objstore::{Answer, Reader, Reason};
 
-use super::{ClientError, Object, Options, Transport};
-
-/// How long a mapped store that cannot answer any more is left alone before another is looked for.
-const REOPEN_AFTER: Duration = Duration::from_secs(1);
+use super::{
+    ClientError, Object, Options, Transport,
+    mapped::{Mapped, MappedRead},
+};
 
 /// The servers of a cluster.
 #[derive(Debug)]
@@ -35,24 +32,6 @@ struct Server {
     name: String,
     client: TcpClient,
     store: Option<String>,
-}
-
-/// The mapped store that reads are answered from.
-#[derive(Debug)]
-struct Mapped {
-    cluster: Option<String>,
-    reader: RwLock<Option<Reader>>,
-    /// When another may be looked for, as [`Time`] in a number.
-    reopen_at: AtomicU64,
-}
-
-/// What came of a read from the mapped store.
-#[derive(Debug)]
-pub(super) enum MappedRead {
-    /// The key's object, or that it has none.
-    Answer(Option<Object>),
-    /// It cannot answer now: a server must.
-    AskServer,
 }
 
 /// The part of a server's status that a client needs.
@@ -100,12 +79,8 @@ impl Servers {
             next: AtomicUsize::new(super::random_number() as usize),
             all: servers,
             request_timeout: options.network.request_timeout,
-            mapped: Mapped {
-                // A store names the cluster as the configuration does, without what tells its foundations apart.
-                cluster: cluster.filter(|_| wanted).map(|one| one.name().to_owned()),
-                reader: RwLock::new(None),
-                reopen_at: AtomicU64::new(0),
-            },
+            // A store names the cluster as the configuration does, without what tells its foundations apart.
+            mapped: Mapped::new(cluster.filter(|_| wanted).map(|one| one.name().to_owned())),
         };
         let why = servers.open_mapped();
         match (options.transport, why) {
@@ -157,58 +132,24 @@ impl Servers {
     }
 
     /// Reads from the mapped store, if it can answer.
-    pub(super) fn read_mapped(&self, key: &Key) -> MappedRead {
-        let reader = self.mapped.reader.read();
-        let mut value = Vec::new();
-        let answer = match reader.as_ref() {
-            Some(reader) => reader.get(key, &mut value),
-            None => Answer::Ask(Reason::Moved),
-        };
-        drop(reader);
-        match answer {
-            Answer::Found { version, encoding } => {
-                MappedRead::Answer(Some(Object { value: Bytes::from(value), version, encoding }))
-            }
-            Answer::NotFound => MappedRead::Answer(None),
-            Answer::Ask(Reason::Dirty | Reason::Contended) => MappedRead::AskServer,
-            Answer::Ask(_) => {
-                self.look_for_another();
-                MappedRead::AskServer
-            }
-        }
+    #[inline]
+    pub(super) fn read_mapped(&self, key: &Key) -> MappedRead<Object> {
+        self.mapped.get(key).unwrap_or_else(|_| self.look_for_another())
     }
 
     /// The mapped store cannot answer: its server has stopped or was started anew, or it lost its lease.
-    fn look_for_another(&self) {
-        if self.mapped.cluster.is_none() {
-            return;
-        }
-        let now = Clock.now();
-        let due = self.mapped.reopen_at.load(Ordering::Relaxed);
-        let next = (now + REOPEN_AFTER).0;
-        if now >= Time(due)
-            && self.mapped.reopen_at.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-        {
+    #[cold]
+    fn look_for_another<T>(&self) -> MappedRead<T> {
+        if self.mapped.is_due() {
             // Without one, reads go over TCP, which is right too.
             let _ = self.open_mapped();
         }
+        MappedRead::AskServer
     }
 
     fn open_mapped(&self) -> Result<(), String> {
-        let Some(cluster) = &self.mapped.cluster else { return Err("the cluster has no view yet".to_owned()) };
-        let mut why = "no server of the cluster names one".to_owned();
         let first = self.pick();
-        for offset in 0..self.all.len() {
-            let Some(path) = &self.all[(first + offset) % self.all.len()].store else { continue };
-            match Reader::open(path) {
-                Ok(reader) if reader.cluster() == *cluster => {
-                    *self.mapped.reader.write() = Some(reader);
-                    return Ok(());
-                }
-                Ok(_) => why = format!("{path} belongs to another cluster"),
-                Err(error) => why = error.to_string(),
-            }
-        }
-        Err(why)
+        let paths = (0..self.all.len()).filter_map(|i| self.all[(first + i) % self.all.len()].store.as_deref());
+        self.mapped.open(paths)
     }
 }

@@ -1,0 +1,143 @@
+//! The mapped store that a client reads from by itself.
+
+use std::{
+    cell::RefCell,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use star_core::{Clock, Key, Time};
+use star_objstore::{Answer, Reader, Reason};
+
+use super::Object;
+
+/// How long a mapped store that cannot answer any more is left alone before another is looked for.
+const REOPEN_AFTER: Duration = Duration::from_secs(1);
+
+/// The mapped store that reads are answered from, shared by the clones of a client.
+#[derive(Debug)]
+pub(super) struct Mapped {
+    /// Names this one among all of the process; see [`Held`].
+    id: u64,
+    /// The cluster whose stores are right; None if there is no mapped store to look for.
+    cluster: Option<String>,
+    /// How many stores were opened. Changes after `reader`.
+    opened: AtomicU64,
+    reader: Mutex<Option<Arc<Reader>>>,
+    /// When another may be looked for, as [`Time`] in a number.
+    reopen_at: AtomicU64,
+}
+
+/// What came of a read from the mapped store.
+#[derive(Debug)]
+pub(super) enum MappedRead<T> {
+    /// The key's object, or that it has none.
+    Answer(Option<T>),
+    /// It cannot answer now: a server must.
+    AskServer,
+}
+
+/// The reader that this thread used last. A lock or a count that threads share would cost more than the read itself,
+/// and keep the processor from beginning the next one.
+#[derive(Debug)]
+struct Held {
+    id: u64,
+    opened: u64,
+    reader: Option<Arc<Reader>>,
+}
+
+thread_local! {
+    static HELD: RefCell<Held> = const { RefCell::new(Held { id: 0, opened: 0, reader: None }) };
+}
+
+impl Mapped {
+    pub(super) fn new(cluster: Option<String>) -> Self {
+        static IDS: AtomicU64 = AtomicU64::new(1);
+        let id = IDS.fetch_add(1, Ordering::Relaxed);
+        let (opened, reopen_at) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { id, cluster, opened, reader: Mutex::new(None), reopen_at }
+    }
+
+    /// A copy of the key's object, if this store can answer.
+    #[inline]
+    pub(super) fn get(&self, key: &Key) -> Result<MappedRead<Object>, Reason> {
+        self.with(|reader| {
+            let mut value = Vec::new();
+            match reader.get(key, &mut value) {
+                Answer::Found { version, encoding } => {
+                    Ok(MappedRead::Answer(Some(Object { value: Bytes::from(value), version, encoding })))
+                }
+                Answer::NotFound => Ok(MappedRead::Answer(None)),
+                Answer::Ask(Reason::Dirty | Reason::Contended) => Ok(MappedRead::AskServer),
+                Answer::Ask(reason) => Err(reason),
+            }
+        })
+    }
+
+    /// Hands the reader to `read`; [`Reason::Moved`] if there is none.
+    #[inline]
+    fn with<R>(&self, read: impl FnOnce(&Arc<Reader>) -> Result<R, Reason>) -> Result<R, Reason> {
+        // A thread that ends has no such place any more.
+        HELD.try_with(|held| {
+            let held = &mut *held.borrow_mut();
+            if held.opened != self.opened.load(Ordering::Acquire) || held.id != self.id {
+                self.take_up(held);
+            }
+            held.reader.as_ref().map_or(Err(Reason::Moved), read)
+        })
+        .unwrap_or(Err(Reason::Moved))
+    }
+
+    #[cold]
+    fn take_up(&self, held: &mut Held) {
+        let reader = self.reader.lock();
+        *held = Held { id: self.id, opened: self.opened.load(Ordering::Acquire), reader: reader.clone() };
+    }
+
+    /// Whether another store may be looked for now: seldom, and by one thread.
+    pub(super) fn is_due(&self) -> bool {
+        if self.cluster.is_none() {
+            return false;
+        }
+        let now = Clock.now();
+        let due = self.reopen_at.load(Ordering::Relaxed);
+        let next = (now + REOPEN_AFTER).0;
+        now >= Time(due) && self.reopen_at.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Opens the first of these stores that belongs to the cluster; says why not if none does.
+    pub(super) fn open<'a>(&self, paths: impl Iterator<Item = &'a str>) -> Result<(), String> {
+        let Some(cluster) = &self.cluster else { return Err("the cluster has no view yet".to_owned()) };
+        let mut why = "no server of the cluster names one".to_owned();
+        for path in paths {
+            match Reader::open(path) {
+                Ok(reader) if reader.cluster() == *cluster => {
+                    let mut current = self.reader.lock();
+                    *current = Some(Arc::new(reader));
+                    self.opened.fetch_add(1, Ordering::Release);
+                    return Ok(());
+                }
+                Ok(_) => why = format!("{path} belongs to another cluster"),
+                Err(error) => why = error.to_string(),
+            }
+        }
+        Err(why)
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // Other threads let go of the file when they next read through a client, or end.
+        let _ = HELD.try_with(|held| {
+            let held = &mut *held.borrow_mut();
+            if held.id == self.id {
+                held.reader = None;
+            }
+        });
+    }
+}
