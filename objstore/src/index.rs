@@ -4,15 +4,13 @@
 //! before and after has seen one state of the whole bucket; so "there is no such key" is as sound an answer as a value.
 //! A slot is one word, so a writer killed at any instruction leaves each slot as it was before or as it is after.
 
-use std::sync::atomic::{
-    Ordering::{Acquire, Relaxed, Release},
-    fence,
-};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::{
     block::BLOCK_ALIGN,
     layout::{BUCKET_SLOTS, BUCKET_WORDS, Geometry, HEADER_BYTES, WORD},
     memory::Memory,
+    words::Words,
 };
 
 const OFFSET_BITS: u32 = 46;
@@ -32,6 +30,11 @@ impl Slot {
     pub(crate) fn new(hash: u64, block_at: usize, object: bool, dirty: bool) -> Self {
         let flags = if object { OBJECT } else { 0 } | if dirty { DIRTY } else { 0 };
         Self(u64::from(tag(hash)) << TAG_SHIFT | flags | (block_at / BLOCK_ALIGN) as u64)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn word(self) -> u64 {
+        self.0
     }
 
     #[inline]
@@ -113,7 +116,7 @@ impl Table {
 
     /// The bucket after this one in its chain; None at the end, and where the word is not a bucket's number.
     #[inline]
-    pub(crate) fn next(&self, memory: &Memory, bucket: u64) -> Option<u64> {
+    pub(crate) fn next(&self, memory: &impl Words, bucket: u64) -> Option<u64> {
         let next = memory.load(Self::at_word(bucket) + NEXT, Relaxed);
         (1..=self.overflow).contains(&next).then(|| self.buckets + next - 1)
     }
@@ -122,7 +125,7 @@ impl Table {
     #[inline]
     pub(crate) fn find(
         &self,
-        memory: &Memory,
+        memory: &impl Words,
         hash: u64,
         mut matches: impl FnMut(Slot) -> bool,
     ) -> Option<(Position, Slot)> {
@@ -158,7 +161,7 @@ impl Table {
 
     /// A reader's first look: None while the bucket changes.
     #[inline]
-    pub(crate) fn begin(&self, memory: &Memory, hash: u64) -> Option<Ticket> {
+    pub(crate) fn begin(&self, memory: &impl Words, hash: u64) -> Option<Ticket> {
         let at_word = Self::at_word(self.home(hash));
         // Acquire: what the writer stored before it closed the bucket is seen by what the reader loads after this.
         let sequence = memory.load(at_word, Acquire);
@@ -167,9 +170,9 @@ impl Table {
 
     /// A reader's last look: whether all that was loaded since [`Self::begin`] belongs to one state of the bucket.
     #[inline]
-    pub(crate) fn unchanged(memory: &Memory, ticket: Ticket) -> bool {
+    pub(crate) fn unchanged(memory: &impl Words, ticket: Ticket) -> bool {
         // If any load before saw a later store of the writer, this fence meets the writer's, and the sequence is newer.
-        fence(Acquire);
+        memory.fence(Acquire);
         memory.load(ticket.at_word, Relaxed) == ticket.sequence
     }
 }
@@ -213,25 +216,25 @@ impl Index {
     }
 
     /// Changes one bucket so that readers see all of the change or none.
-    fn change<R>(memory: &Memory, home: u64, change: impl FnOnce() -> R) -> R {
+    pub(crate) fn change<R>(memory: &impl Words, home: u64, change: impl FnOnce() -> R) -> R {
         let at_word = Table::at_word(home);
         let sequence = memory.load(at_word, Relaxed);
         memory.store(at_word, sequence.wrapping_add(1), Relaxed);
         // Release, as a fence: whoever sees any later store, of this change or of a block that it frees, sees the odd
         // sequence or a newer one.
-        fence(Release);
+        memory.fence(Release);
         let result = change();
         memory.store(at_word, sequence.wrapping_add(2), Release);
         result
     }
 
     /// Puts a slot in place of one.
-    pub(crate) fn replace(memory: &Memory, position: Position, slot: Slot) {
+    pub(crate) fn replace(memory: &impl Words, position: Position, slot: Slot) {
         Self::change(memory, position.home, || memory.store(position.at_word, slot.0, Relaxed));
     }
 
     /// Adds a slot for a key that has none. The caller made sure of room with [`Self::has_room`].
-    pub(crate) fn insert(&mut self, memory: &Memory, hash: u64, slot: Slot) {
+    pub(crate) fn insert(&mut self, memory: &impl Words, hash: u64, slot: Slot) {
         let home = self.table.home(hash);
         self.taken += 1;
         let mut bucket = home;
@@ -255,7 +258,7 @@ impl Index {
     }
 
     /// Empties a slot, and gives its bucket back if it was a continuation and held nothing else.
-    pub(crate) fn clear(&mut self, memory: &Memory, position: Position) {
+    pub(crate) fn clear(&mut self, memory: &impl Words, position: Position) {
         self.taken -= 1;
         let Position { home, bucket, at_word } = position;
         let last = Table::slots(bucket).all(|other| other == at_word || memory.load(other, Relaxed) == 0);
@@ -267,7 +270,7 @@ impl Index {
         });
     }
 
-    fn unlink(&mut self, memory: &Memory, home: u64, bucket: u64) {
+    fn unlink(&mut self, memory: &impl Words, home: u64, bucket: u64) {
         let mut before = home;
         while let Some(next) = self.table.next(memory, before) {
             if next == bucket {

@@ -9,7 +9,7 @@ use crate::error::OpenError;
 /// "STARSTOR" in the machine's byte order: a file from a machine of the other order is foreign.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"STARSTOR");
 /// The format that this program writes, and the only one that it reads.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 /// Bytes of the header.
 pub(crate) const HEADER_BYTES: usize = 4096;
 /// Bytes of a word, the unit of every shared access.
@@ -18,6 +18,14 @@ pub(crate) const WORD: usize = 8;
 pub(crate) const BUCKET_WORDS: usize = 8;
 /// Slots of a bucket.
 pub(crate) const BUCKET_SLOTS: usize = 6;
+/// Records of the pin table; the first is its head.
+pub(crate) const PIN_RECORDS: usize = 256;
+/// Words of a record, eight cache lines.
+pub(crate) const PIN_RECORD_WORDS: usize = 64;
+/// Bytes of the pin table.
+pub(crate) const PINS_BYTES: usize = PIN_RECORDS * PIN_RECORD_WORDS * WORD;
+/// What a mapping begins at.
+const SYSTEM_PAGE_BYTES: usize = 4096;
 /// Bytes of a page of the object area, the unit in which small objects get room.
 pub(crate) const PAGE_BYTES: usize = 64 * 1024;
 /// The most stars that a store can serve.
@@ -60,6 +68,8 @@ pub(crate) struct Geometry {
     pub(crate) buckets: u64,
     /// Buckets that overfull ones are continued in.
     pub(crate) overflow: u64,
+    /// The pin table, on pages of its own: readers map nothing else for writing.
+    pub(crate) pins_at: usize,
     /// Room for the keys of marks, so that a key whose value found room can be marked dirty too.
     pub(crate) marks_at: usize,
     pub(crate) marks_bytes: usize,
@@ -108,12 +118,24 @@ impl Geometry {
         let overflow = (buckets / 4).max(16);
         let index_bytes = usize::try_from(buckets + overflow).ok()? * BUCKET_WORDS * WORD;
         // Pages of the system, so that large values can be given to others as they are.
-        let marks_at = (HEADER_BYTES + index_bytes).next_multiple_of(4096);
+        let pins_at = (HEADER_BYTES + index_bytes).next_multiple_of(SYSTEM_PAGE_BYTES);
+        let marks_at = pins_at + PINS_BYTES;
         let area_bytes = usize::try_from(area_bytes).ok()?;
         let marks_bytes = (area_bytes / 64).clamp(4 * PAGE_BYTES, 256 * PAGE_BYTES).next_multiple_of(PAGE_BYTES);
         let area_at = marks_at + marks_bytes;
         let file_bytes = area_at + area_bytes;
-        Some(Self { stars, entries_max, buckets, overflow, marks_at, marks_bytes, area_at, area_bytes, file_bytes })
+        Some(Self {
+            stars,
+            entries_max,
+            buckets,
+            overflow,
+            pins_at,
+            marks_at,
+            marks_bytes,
+            area_at,
+            area_bytes,
+            file_bytes,
+        })
     }
 
     /// The end of the object area, which is the end of the file.
@@ -129,7 +151,7 @@ mod tests {
     #[test]
     fn the_default_index_costs_about_twenty_bytes_an_entry() {
         let geometry = Geometry::new(8, 1 << 20, 1 << 27).unwrap();
-        let index_bytes = geometry.marks_at - HEADER_BYTES;
+        let index_bytes = geometry.pins_at - HEADER_BYTES;
         assert!(index_bytes <= 20 << 20, "{index_bytes}");
     }
 

@@ -13,12 +13,16 @@ mod index;
 mod layout;
 mod lease_clock;
 mod memory;
+mod pins;
 mod reader;
 mod recover;
+#[cfg(test)]
+mod schedules;
+mod words;
 mod writer;
 
 pub use error::OpenError;
 pub use layout::{CLUSTER_BYTES_MAX, Options, STARS_MAX};
-pub use reader::{Answer, Reader, Reason};
+pub use reader::{Answer, Reader, Reason, Ref};
 pub use recover::Recovered;
-pub use writer::MappedStore;
+pub use writer::{MappedStore, Pinned};

@@ -32,6 +32,11 @@ impl Memory {
         Ok(Self { map: MmapOptions::new().len(bytes).map_raw_read_only(file)?, writable: false })
     }
 
+    /// Maps `bytes` bytes from `offset` on, for reading and writing; word numbers count from there.
+    pub(crate) fn writable_part(file: &File, offset: usize, bytes: usize) -> io::Result<Self> {
+        Ok(Self { map: MmapOptions::new().offset(offset as u64).len(bytes).map_raw(file)?, writable: true })
+    }
+
     fn words(&self) -> &[AtomicU64] {
         // SAFETY: the mapping is alive as long as `self`, starts at a page, and is `len` bytes long, which the
         // preallocated file backs. All shared access to it is atomic; plain reads are only made through `bytes`, whose
@@ -61,6 +66,19 @@ impl Memory {
     pub(crate) fn store(&self, at_word: usize, value: u64, order: Ordering) {
         debug_assert!(self.writable, "a reader never writes");
         self.words()[at_word].store(value, order);
+    }
+
+    /// Puts `value` in place of a zero, or does nothing and returns false.
+    #[inline]
+    pub(crate) fn claim(&self, at_word: usize, value: u64) -> bool {
+        debug_assert!(self.writable, "a reader writes its pins only");
+        self.words()[at_word].compare_exchange(0, value, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Makes a word at least `value`.
+    pub(crate) fn raise(&self, at_word: usize, value: u64) {
+        debug_assert!(self.writable, "a reader writes its pins only");
+        self.words()[at_word].fetch_max(value, Ordering::Relaxed);
     }
 
     /// Stores bytes at any offset.

@@ -5,6 +5,7 @@ use std::{
     hint,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use star_core::{Incarnation, Key, Time, Version, store::Encoding};
@@ -15,10 +16,15 @@ use crate::{
     file::{self, failed},
     header::{Header, Refusal},
     index::Table,
-    layout::Geometry,
+    layout::{Geometry, WORD},
     lease_clock::{LeaseClock, Machine},
     memory::Memory,
+    pins::{Holder, Pin},
 };
+
+mod reference;
+
+pub use reference::Ref;
 
 /// How often a reader looks again at what changes under it before it asks the server instead. A change takes the
 /// writer some 20 ns, unless it loses its processor in the middle.
@@ -56,6 +62,8 @@ pub enum Reason {
     Moved,
     /// The key's bucket kept changing, or its writer was stopped while it changed it.
     Contended,
+    /// No more can be pinned: this reader has too many objects in place, or may not write the pin table. A copy may do.
+    NoPin,
 }
 
 /// The steps of a read, at which a test can let other things happen.
@@ -65,8 +73,8 @@ pub(crate) enum Step {
     Permitted,
     /// The key's block was found; its value was not read.
     Found,
-    /// The value was read, but the key's bucket was not looked at again.
-    Copied,
+    /// The value was copied or pinned, but the key's bucket was not looked at again.
+    Taken,
     /// All that was read is known to be of one state; the clock was not read.
     Checked,
 }
@@ -96,6 +104,8 @@ pub struct Reader {
     geometry: Geometry,
     table: Table,
     clock: LeaseClock,
+    /// None where the file may not be written: then nothing can be pinned.
+    holder: Option<Holder>,
     path: PathBuf,
     /// Device and number of the file, to tell it from one that took its place.
     identity: (u64, u64),
@@ -114,7 +124,9 @@ impl Reader {
         let found = file.metadata().map_err(failed("examine", path))?;
         let table = Table::new(&geometry);
         let clock = LeaseClock::new(Machine::new());
-        Ok(Self { memory, geometry, table, clock, path: path.to_path_buf(), identity: (found.dev(), found.ino()) })
+        let holder = Holder::open(path, &file, &geometry);
+        let identity = (found.dev(), found.ino());
+        Ok(Self { memory, geometry, table, clock, holder, path: path.to_path_buf(), identity })
     }
 
     /// The latest object of a key: copied into `buffer`, which holds nothing after any other answer.
@@ -122,17 +134,20 @@ impl Reader {
     /// The answer is linearizable among all reads and writes of the cluster.
     #[inline]
     pub fn get(&self, key: &Key, buffer: &mut Vec<u8>) -> Answer {
-        self.read(key, Some(buffer), &mut Live(&self.clock))
+        self.copy(key, buffer, &mut Live(&self.clock))
+    }
+
+    /// The latest object of a key, in place: nothing is copied, whatever its size. As linearizable as [`Self::get`].
+    #[inline]
+    pub fn get_ref(self: &Arc<Self>, key: &Key) -> Result<Option<Ref>, Reason> {
+        let found = self.pin(key, &mut Live(&self.clock))?;
+        Ok(found.map(|Pinned { pin, value, what }| Ref::new(Arc::clone(self), value, what, pin.keep())))
     }
 
     /// Whether a key has an object, or why the server must be asked; as linearizable as [`Self::get`].
     #[inline]
     pub fn contains(&self, key: &Key) -> Result<bool, Reason> {
-        match self.read(key, None, &mut Live(&self.clock)) {
-            Answer::Found { .. } => Ok(true),
-            Answer::NotFound => Ok(false),
-            Answer::Ask(reason) => Err(reason),
-        }
+        Ok(self.read(key, &mut Live(&self.clock), |_| Some(Ok(())))?.is_some())
     }
 
     /// Stars of the cluster.
@@ -156,80 +171,106 @@ impl Reader {
     }
 
     #[inline]
-    pub(crate) fn read<S: Surroundings>(
+    pub(crate) fn copy<S: Surroundings>(&self, key: &Key, buffer: &mut Vec<u8>, surroundings: &mut S) -> Answer {
+        let found = self.read(key, surroundings, |block| {
+            // Where the value begins was in the block's first line; the others were asked for together with it.
+            let copied = self.memory.copy(block.value_at() / WORD, block.shape.value_bytes(), buffer);
+            copied.then_some(Ok((block.version(&self.memory), block.encoding()?)))
+        });
+        match found {
+            Ok(Some((version, encoding))) => return Answer::Found { version, encoding },
+            // What a look copied that came to nothing.
+            Ok(None) | Err(_) => buffer.clear(),
+        }
+        found.map_or_else(Answer::Ask, |_| Answer::NotFound)
+    }
+
+    #[inline]
+    pub(crate) fn pin<S: Surroundings>(&self, key: &Key, surroundings: &mut S) -> Result<Option<Pinned<'_>>, Reason> {
+        let Some(holder) = &self.holder else { return Err(Reason::NoPin) };
+        self.read(key, surroundings, |block| {
+            let Some(pin) = holder.pin(block.at) else { return Some(Err(Reason::NoPin)) };
+            let value = (block.value_at(), block.shape.value_bytes());
+            Some(Ok(Pinned { pin, value, what: (block.version(&self.memory), block.encoding()?) }))
+        })
+    }
+
+    /// What `take` makes of the key's block, if it has an object. `take` is called once per look; what it returns counts
+    /// only if the look does, and is dropped if not. It returns None for what no whole block can hold.
+    #[inline]
+    fn read<T, S: Surroundings>(
         &self,
         key: &Key,
-        mut buffer: Option<&mut Vec<u8>>,
         surroundings: &mut S,
-    ) -> Answer {
-        let mut answer = None;
+        mut take: impl FnMut(Block) -> Option<Result<T, Reason>>,
+    ) -> Result<Option<T>, Reason> {
         for _ in 0..LOOKS_MAX {
-            answer = self.look(key, buffer.as_deref_mut(), surroundings);
-            if answer.is_some() {
-                break;
+            if let Some(answer) = self.look(key, surroundings, &mut take) {
+                return answer;
             }
             hint::spin_loop();
         }
-        let answer = answer.unwrap_or(Answer::Ask(Reason::Contended));
-        if let (Some(buffer), Answer::NotFound | Answer::Ask(_)) = (buffer, answer) {
-            buffer.clear();
-        }
-        answer
+        Err(Reason::Contended)
     }
 
     /// One look; None if something changed meanwhile. The order of its steps is what makes the answer linearizable:
     /// see "Why a read is linearizable" in `DESIGN/objstore.md`.
     #[inline]
-    fn look<S: Surroundings>(&self, key: &Key, buffer: Option<&mut Vec<u8>>, surroundings: &mut S) -> Option<Answer> {
+    fn look<T, S: Surroundings>(
+        &self,
+        key: &Key,
+        surroundings: &mut S,
+        take: &mut impl FnMut(Block) -> Option<Result<T, Reason>>,
+    ) -> Option<Result<Option<T>, Reason>> {
         let header = Header(&self.memory);
         let permit = match header.permit(key.star(self.geometry.stars)) {
             Ok(permit) => permit,
-            Err(reason) => return Some(Answer::Ask(reason)),
+            Err(reason) => return Some(Err(reason)),
         };
         surroundings.at(Step::Permitted);
 
         let ticket = self.table.begin(&self.memory, key.hash())?;
         let mut found = None;
         let slot = self.table.find(&self.memory, key.hash(), |slot| {
-            if buffer.is_some() {
-                // Where the value begins is known only when the block's first line has come.
-                self.memory.prefetch(slot.block_at(), SMALL_READ_BYTES);
-            }
+            self.memory.prefetch(slot.block_at(), SMALL_READ_BYTES);
             found = Block::read(&self.memory, &self.geometry, slot.block_at())
                 .filter(|block| block.has_key(&self.memory, key));
             found.is_some()
         });
         surroundings.at(Step::Found);
-        // Before the copy too: lengths that belong to no object must not make us copy gigabytes.
+        // Before anything is taken too: lengths that belong to no object must not make us copy gigabytes.
         if !Table::unchanged(&self.memory, ticket) {
             return None;
         }
-        let answer = match (slot, found) {
-            (Some((_, slot)), _) if slot.is_dirty() => return Some(Answer::Ask(Reason::Dirty)),
-            (Some(_), Some(block)) => {
-                let version = block.version(&self.memory);
-                let encoding = block.encoding()?;
-                if let Some(buffer) = buffer {
-                    let copied =
-                        self.memory.copy(block.value_at() / crate::layout::WORD, block.shape.value_bytes(), buffer);
-                    copied.then_some(())?;
-                }
-                Answer::Found { version, encoding }
-            }
-            _ => Answer::NotFound,
+        let taken = match (slot, found) {
+            (Some((_, slot)), _) if slot.is_dirty() => return Some(Err(Reason::Dirty)),
+            (Some(_), Some(block)) => match take(block)? {
+                Ok(taken) => Some(taken),
+                Err(reason) => return Some(Err(reason)),
+            },
+            _ => None,
         };
-        surroundings.at(Step::Copied);
+        surroundings.at(Step::Taken);
         if !Table::unchanged(&self.memory, ticket) {
             return None;
         }
         surroundings.at(Step::Checked);
 
         match header.confirm(permit, |until| surroundings.in_time(until)) {
-            Ok(()) => Some(answer),
+            Ok(()) => Some(Ok(taken)),
             Err(Refusal::Changed) => None,
-            Err(Refusal::Lapsed) => Some(Answer::Ask(Reason::NoLease)),
+            Err(Refusal::Lapsed) => Some(Err(Reason::NoLease)),
         }
     }
+}
+
+/// A block that is pinned for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Pinned<'a> {
+    pin: Pin<'a>,
+    /// Where the value begins in the file, and its bytes.
+    value: (usize, usize),
+    what: (Version, Encoding),
 }
 
 #[cfg(test)]

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use compact_str::CompactString;
 use star_core::{Incarnation, Key};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     alloc::Allocator,
-    block::Block,
+    block::{BLOCK_ALIGN, Block},
     checksum,
     header::Header,
     index::{Chain, Index, Slot, Table, tag},
@@ -96,6 +97,28 @@ fn adopt(
     }
     star.insert(CompactString::new(key.as_str()));
     Some(())
+}
+
+/// Takes the room of a block that a living reader has pinned and that no bucket names; None if there is no such block.
+///
+/// A pin may also be one that will not hold, and name a place where no block is any more. A checksum tells: such room is
+/// nobody's, and a pinned block's is never lost to it.
+pub(crate) fn adopt_pinned(
+    memory: &Memory,
+    geometry: &Geometry,
+    at: usize,
+    allocator: &mut Allocator,
+) -> Option<Block> {
+    let offset = at.checked_sub(geometry.area_at).filter(|offset| offset.is_multiple_of(BLOCK_ALIGN))?;
+    if offset >= geometry.area_bytes {
+        return None;
+    }
+    let block = Block::read(memory, geometry, at)?;
+    let (key_at, key_bytes) = block.key_range();
+    let key_hash = xxh3_64(own_bytes(memory, key_at, key_bytes));
+    let value = own_bytes(memory, block.value_at(), block.shape.value_bytes());
+    let whole = block.intact(memory, key_hash, checksum::of_value(value));
+    (whole && allocator.claim(offset, block.shape.total())).then_some(block)
 }
 
 #[allow(unsafe_code, reason = "recovery runs before there is a store that could change what it reads")]

@@ -24,7 +24,8 @@ use crate::{
     index::{Index, Position, Slot},
     layout::{Geometry, Options},
     memory::Memory,
-    recover::{Parts, Recovered, recover},
+    pins::Limbo,
+    recover::{Parts, Recovered, adopt_pinned, recover},
 };
 
 /// A server's dictionary in a mapped file that other processes read.
@@ -40,6 +41,8 @@ pub struct MappedStore {
     marks: Allocator,
     /// The keys that have an object, by star, in order.
     keys: Vec<BTreeSet<CompactString>>,
+    /// Blocks that are nobody's object any more, and pinned.
+    limbo: Limbo,
     arriving: Arriving,
     /// Objects that are published; equal to the number of `keys`.
     objects: u64,
@@ -47,7 +50,7 @@ pub struct MappedStore {
     placed: u64,
     path: PathBuf,
     /// Holds the lock that keeps other writers away.
-    _file: Locked,
+    file: Locked,
 }
 
 impl MappedStore {
@@ -75,11 +78,12 @@ impl MappedStore {
             allocator: Allocator::new(geometry.area_bytes),
             marks: Allocator::new(geometry.marks_bytes),
             keys: vec![BTreeSet::new(); usize::from(geometry.stars)],
+            limbo: Limbo::new(&geometry),
             arriving: Arriving::default(),
             objects: 0,
             placed: 0,
             path: path.to_path_buf(),
-            _file: file,
+            file,
             memory,
             geometry,
         })
@@ -101,7 +105,9 @@ impl MappedStore {
         agree(path, "capacity_bytes", &wanted.area_bytes, &geometry.area_bytes)?;
         agree(path, "entries_max", &wanted.entries_max, &geometry.entries_max)?;
         header.begin_life();
-        let Parts { index, allocator, keys, recovered } = recover(&memory, &geometry);
+        let Parts { index, mut allocator, keys, recovered } = recover(&memory, &geometry);
+        let mut limbo = Limbo::new(&geometry);
+        limbo.recover(&memory, &file, |at| adopt_pinned(&memory, &geometry, at, &mut allocator));
         header.set_writer(options.incarnation, std::process::id(), boot);
         header.end_change();
         let store = Self {
@@ -109,11 +115,12 @@ impl MappedStore {
             allocator,
             marks: Allocator::new(geometry.marks_bytes),
             keys,
+            limbo,
             arriving: Arriving::default(),
             objects: recovered.objects,
             placed: 0,
             path: path.to_path_buf(),
-            _file: file,
+            file,
             memory,
             geometry,
         };
@@ -149,17 +156,47 @@ impl MappedStore {
 
     fn new_block(&mut self, key: &Key, encoding: Encoding, value_bytes: usize) -> Result<Block, NoSpace> {
         let shape = Shape::new(key.len(), value_bytes).ok_or_else(|| self.no_space(value_bytes))?;
-        let offset = self.allocator.allocate(shape.total()).ok_or_else(|| self.no_space(shape.total()))?;
+        let offset = match self.allocator.allocate(shape.total()) {
+            Some(offset) => offset,
+            None if self.release_pinned() => {
+                self.allocator.allocate(shape.total()).ok_or_else(|| self.no_space(shape.total()))?
+            }
+            None => return Err(self.no_space(shape.total())),
+        };
         Ok(Block::create(&self.memory, self.geometry.area_at + offset, key, encoding, shape))
     }
 
-    /// The block's bytes stay as they are until its room is used again; a reader that still copies them finds that the
-    /// bucket has changed, and looks again.
+    /// Gives the room of a block back that no bucket names any more, or keeps it while a reader has it pinned. The bytes
+    /// stay as they are until the room is used again; a reader that still copies them finds that the bucket has changed.
     fn free_block(&mut self, block: Block) {
+        if !self.limbo.keeps(&self.memory, block) {
+            self.give_back(block);
+        }
+        if self.limbo.is_due() {
+            self.release_pinned();
+        }
+    }
+
+    fn give_back(&mut self, block: Block) {
         match block.at.checked_sub(self.geometry.area_at) {
             Some(offset) => self.allocator.free(offset, block.shape.total()),
             None => self.marks.free(block.at - self.geometry.marks_at, block.shape.total()),
         }
+    }
+
+    /// Gives back what was pinned and is not any more, also what dead readers had pinned; false if that is nothing.
+    pub fn release_pinned(&mut self) -> bool {
+        let released = self.limbo.released(&self.memory, &self.file);
+        let any = !released.is_empty();
+        released.into_iter().for_each(|block| self.give_back(block));
+        any
+    }
+
+    /// What readers hold of objects that were replaced or removed since. It is part of what is in use.
+    pub fn pinned(&self) -> Pinned {
+        let blocks = self.limbo.blocks();
+        let bytes = blocks.iter().map(|block| block.shape.total() as u64).sum();
+        Pinned { objects: blocks.len() as u64, bytes }
     }
 
     fn set_placed(&mut self, placed: u64) {
@@ -188,6 +225,15 @@ impl MappedStore {
     fn names(&mut self, key: &Key) -> &mut BTreeSet<CompactString> {
         &mut self.keys[usize::from(key.star(self.geometry.stars).0)]
     }
+}
+
+/// What readers hold of objects that are not there any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pinned {
+    /// How many they are.
+    pub objects: u64,
+    /// Bytes that they take, with their keys.
+    pub bytes: u64,
 }
 
 impl Store for MappedStore {

@@ -10,6 +10,6 @@ mod cluster;
 pub mod protocol;
 mod server;
 
-pub use client::{BlockingClient, CasOutcome, ClientError, Object, Options, Page, StarClient, Transport};
+pub use client::{BlockingClient, CasOutcome, ClientError, Object, ObjectRef, Options, Page, StarClient, Transport};
 pub use cluster::{LocalError, StarCluster};
 pub use server::{ControlOptions, ServerOptions, StarServer, StartError};

@@ -1,8 +1,10 @@
 //! A cluster of real servers in this process: the API that programs use.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use star::{CasOutcome, StarCluster};
-use star_core::{Version, message::Condition};
+use star::{BlockingClient, CasOutcome, ObjectRef, StarCluster};
+use star_core::{Clock, Version, message::Condition};
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
@@ -36,6 +38,34 @@ fn what_one_client_writes_every_client_reads() {
         let version = client.set("k", "again").await.expect("a write");
         assert!(version > Version(4), "a key that comes back goes on with a higher version, not {version}");
     });
+}
+
+#[test]
+fn an_object_in_place_stays_as_it_was_read() {
+    let cluster = block_on(StarCluster::start_local(3)).expect("the cluster starts");
+    let addrs: Vec<String> = cluster.servers().map(|server| server.addr().to_owned()).collect();
+    let client = BlockingClient::connect(&addrs, star::Options::default()).expect("the cluster answers");
+    assert!(client.get_ref("k").expect("a read").is_none());
+    client.set("k", "one").expect("a write");
+    // It is a copy while the store's server has no lease, as on a machine that is busy.
+    let deadline = Clock.now() + Duration::from_secs(60);
+    let old = loop {
+        let object = client.get_ref("k").expect("a read").expect("an object");
+        assert_eq!((&*object, object.version()), (&b"one"[..], Version(1)));
+        if matches!(object, ObjectRef::InPlace(_)) {
+            break object;
+        }
+        assert!(Clock.now() < deadline, "no object in place");
+        block_on(tokio::time::sleep(Duration::from_millis(5)));
+    };
+    for number in 0..100 {
+        client.set("k", format!("number {number}")).expect("a write");
+    }
+    let new = client.get_ref("k").expect("a read").expect("an object");
+    assert_eq!((&*old, &*new, new.version()), (&b"one"[..], &b"number 99"[..], Version(101)));
+    client.delete("k", Condition::Always).expect("a delete");
+    assert!(client.get_ref("k").expect("a read").is_none());
+    assert_eq!((&*old, &*new), (&b"one"[..], &b"number 99"[..]));
 }
 
 #[test]

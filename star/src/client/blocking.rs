@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use star_core::{Key, Version, message::Condition};
 
-use super::{CasOutcome, ClientError, Object, Options, Page, StarClient, mapped::MappedRead};
+use super::{CasOutcome, ClientError, Object, ObjectRef, Options, Page, StarClient, mapped::MappedRead};
 
 /// A [`StarClient`] with a runtime of its own; every operation blocks until it is done.
 ///
@@ -37,6 +37,18 @@ impl BlockingClient {
         match self.client.inner.servers.read_mapped(&key) {
             MappedRead::Answer(answer) => Ok(answer),
             MappedRead::AskServer => self.runtime.block_on(self.client.get_from_server(key)),
+        }
+    }
+
+    /// See [`StarClient::get_ref`].
+    pub fn get_ref(&self, key: &str) -> Result<Option<ObjectRef>, ClientError> {
+        let key = Key::new(key);
+        match self.client.inner.servers.pin_mapped(&key) {
+            MappedRead::Answer(answer) => Ok(answer),
+            MappedRead::AskServer => {
+                let object = self.runtime.block_on(self.client.get_from_server(key))?;
+                Ok(object.map(ObjectRef::Copied))
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    ops::Deref,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -11,8 +12,8 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use star_core::{Clock, Key, Time};
-use star_objstore::{Answer, Reader, Reason};
+use star_core::{Clock, Key, Time, Version, store::Encoding};
+use star_objstore::{Answer, Reader, Reason, Ref};
 
 use super::Object;
 
@@ -40,6 +41,47 @@ pub(super) enum MappedRead<T> {
     Answer(Option<T>),
     /// It cannot answer now: a server must.
     AskServer,
+}
+
+/// An object as it was read: in the mapped store, without a copy, or what a server sent.
+///
+/// In the store it takes room until it is dropped; keep it as long as you look at it. It must not be used in a process
+/// that was forked meanwhile.
+#[derive(Debug)]
+pub enum ObjectRef {
+    /// In the mapped store, where it stays as it is.
+    InPlace(Ref),
+    /// A copy.
+    Copied(Object),
+}
+
+impl ObjectRef {
+    /// Its version.
+    pub fn version(&self) -> Version {
+        match self {
+            Self::InPlace(object) => object.version(),
+            Self::Copied(object) => object.version,
+        }
+    }
+
+    /// How its bytes came in.
+    pub fn encoding(&self) -> Encoding {
+        match self {
+            Self::InPlace(object) => object.encoding(),
+            Self::Copied(object) => object.encoding,
+        }
+    }
+}
+
+impl Deref for ObjectRef {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::InPlace(object) => object,
+            Self::Copied(object) => &object.value,
+        }
+    }
 }
 
 /// The reader that this thread used last. A lock or a count that threads share would cost more than the read itself,
@@ -77,6 +119,23 @@ impl Mapped {
                 Answer::Ask(reason) => Err(reason),
             }
         })
+    }
+
+    /// The key's object in place, if this store can answer; a copy if nothing more can be pinned.
+    #[inline]
+    pub(super) fn get_ref(&self, key: &Key) -> Result<MappedRead<ObjectRef>, Reason> {
+        let found = self.with(|reader| match reader.get_ref(key) {
+            Ok(found) => Ok(MappedRead::Answer(found.map(ObjectRef::InPlace))),
+            Err(Reason::Dirty | Reason::Contended) => Ok(MappedRead::AskServer),
+            Err(reason) => Err(reason),
+        });
+        match found {
+            Err(Reason::NoPin) => Ok(match self.get(key)? {
+                MappedRead::Answer(found) => MappedRead::Answer(found.map(ObjectRef::Copied)),
+                MappedRead::AskServer => MappedRead::AskServer,
+            }),
+            found => found,
+        }
     }
 
     /// Hands the reader to `read`; [`Reason::Moved`] if there is none.

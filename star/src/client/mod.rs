@@ -18,6 +18,7 @@ use bytes::Bytes;
 use compact_str::CompactString;
 pub use error::ClientError;
 use mapped::MappedRead;
+pub use mapped::ObjectRef;
 use servers::Servers;
 use star_core::{
     Clock, ErrorCode, Key, RequestId, Time, Version,
@@ -165,6 +166,15 @@ impl StarClient {
         match self.inner.servers.read_mapped(&key) {
             MappedRead::Answer(answer) => Ok(answer),
             MappedRead::AskServer => self.get_from_server(key).await,
+        }
+    }
+
+    /// The key's latest object; `None` if it has none. From a mapped store it is not copied, whatever its size.
+    pub async fn get_ref(&self, key: &str) -> Result<Option<ObjectRef>, ClientError> {
+        let key = Key::new(key);
+        match self.inner.servers.pin_mapped(&key) {
+            MappedRead::Answer(answer) => Ok(answer),
+            MappedRead::AskServer => Ok(self.get_from_server(key).await?.map(ObjectRef::Copied)),
         }
     }
 

@@ -15,7 +15,7 @@ use star_core::{
 
 use super::{
     ClientError, Object, Options, Transport,
-    mapped::{Mapped, MappedRead},
+    mapped::{Mapped, MappedRead, ObjectRef},
 };
 
 /// The servers of a cluster.
@@ -135,6 +135,12 @@ impl Servers {
     #[inline]
     pub(super) fn read_mapped(&self, key: &Key) -> MappedRead<Object> {
         self.mapped.get(key).unwrap_or_else(|_| self.look_for_another())
+    }
+
+    /// The same without a copy.
+    #[inline]
+    pub(super) fn pin_mapped(&self, key: &Key) -> MappedRead<ObjectRef> {
+        self.mapped.get_ref(key).unwrap_or_else(|_| self.look_for_another())
     }
 
     /// The mapped store cannot answer: its server has stopped or was started anew, or it lost its lease.

@@ -1,0 +1,161 @@
+//! A reader's side of the pin table.
+
+use std::{
+    cell::Cell,
+    fs::{File, OpenOptions},
+    path::Path,
+    sync::{
+        Mutex,
+        atomic::{
+            AtomicU16, AtomicUsize,
+            Ordering::{Acquire, Relaxed, Release},
+        },
+    },
+};
+
+use super::{PinTable, SLOTS, lock};
+use crate::{
+    layout::{Geometry, PIN_RECORD_WORDS, PIN_RECORDS, PINS_BYTES, WORD},
+    memory::Memory,
+};
+
+/// Records that one reader may claim: room for 896 pins.
+const RECORDS_MAX: usize = 16;
+
+/// The records of one reader. Claimed when they are needed, given back when it is dropped or its process ends.
+#[derive(Debug)]
+pub(crate) struct Holder {
+    file: File,
+    /// The pin table, the only part of the file that a reader may write.
+    memory: Memory,
+    table: PinTable,
+    pins_at: usize,
+    records: [AtomicU16; RECORDS_MAX],
+    claimed: AtomicUsize,
+    claiming: Mutex<()>,
+}
+
+impl Holder {
+    /// None where the file may only be read: then nothing can be pinned, and objects are copied.
+    pub(crate) fn open(path: &Path, same: &File, geometry: &Geometry) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt;
+        let file = OpenOptions::new().read(true).write(true).open(path).ok()?;
+        let (ours, theirs) = (file.metadata().ok()?, same.metadata().ok()?);
+        // Another file may have taken the place since.
+        if (ours.dev(), ours.ino()) != (theirs.dev(), theirs.ino()) {
+            return None;
+        }
+        let memory = Memory::writable_part(&file, geometry.pins_at, PINS_BYTES).ok()?;
+        let (records, claimed) = (Default::default(), AtomicUsize::new(0));
+        let table = PinTable::alone();
+        Some(Self { file, memory, table, pins_at: geometry.pins_at, records, claimed, claiming: Mutex::new(()) })
+    }
+
+    /// Pins a block; None if there is no room for another pin. See [`PinTable::pin`] for what it takes to hold.
+    #[inline]
+    pub(crate) fn pin(&self, block_at: usize) -> Option<Pin<'_>> {
+        let from = own_number();
+        let mut tried = 0;
+        loop {
+            let claimed = self.claimed.load(Acquire);
+            for record in &self.records[tried..claimed] {
+                let record = usize::from(record.load(Relaxed));
+                if let Some(at_word) = self.table.pin(&self.memory, record, from, block_at) {
+                    return Some(Pin { holder: self, at_word });
+                }
+            }
+            tried = claimed;
+            if !self.claim(claimed) {
+                return None;
+            }
+        }
+    }
+
+    /// Ends a pin whose guard was let go with [`Pin::keep`].
+    #[inline]
+    pub(crate) fn unpin(&self, at_word: usize) {
+        PinTable::unpin(&self.memory, at_word);
+    }
+
+    /// Claims one more record than `known`, if nobody else did; false if there is none.
+    #[cold]
+    fn claim(&self, known: usize) -> bool {
+        let _claiming = self.claiming.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if self.claimed.load(Relaxed) > known {
+            return true;
+        }
+        if known == RECORDS_MAX {
+            return false;
+        }
+        let ours = |record: usize| self.records[..known].iter().any(|one| usize::from(one.load(Relaxed)) == record);
+        // A lock that this open file has already is granted again.
+        let free = (1..PIN_RECORDS)
+            .find(|record| !ours(*record) && lock::try_lock(&self.file, self.byte_of(*record)).unwrap_or(false));
+        let Some(record) = free else { return false };
+        self.table.take_over(&self.memory, record, std::process::id());
+        self.records[known].store(record as u16, Relaxed);
+        self.claimed.store(known + 1, Release);
+        true
+    }
+
+    /// What the system does when the process ends.
+    #[cfg(test)]
+    pub(crate) fn die(&self) {
+        for record in &self.records[..self.claimed.load(Relaxed)] {
+            lock::unlock(&self.file, self.byte_of(usize::from(record.load(Relaxed)))).unwrap();
+        }
+    }
+
+    fn byte_of(&self, record: usize) -> usize {
+        self.pins_at + record * PIN_RECORD_WORDS * WORD
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        // By name: a process that was forked meanwhile has the same open file, and would keep the locks.
+        for record in &self.records[..*self.claimed.get_mut()] {
+            let _ = lock::unlock(&self.file, self.byte_of(usize::from(record.load(Relaxed))));
+        }
+    }
+}
+
+/// A pin, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Pin<'a> {
+    holder: &'a Holder,
+    at_word: usize,
+}
+
+impl Pin<'_> {
+    /// Leaves the pin standing, for [`Holder::unpin`].
+    pub(crate) fn keep(self) -> usize {
+        let at_word = self.at_word;
+        std::mem::forget(self);
+        at_word
+    }
+}
+
+impl Drop for Pin<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.holder.unpin(self.at_word);
+    }
+}
+
+/// A small number of this thread, so that threads begin at different slots.
+#[inline]
+fn own_number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static OWN: Cell<usize> = const { Cell::new(usize::MAX) };
+    }
+    // A thread that ends has no such place any more.
+    OWN.try_with(|own| {
+        if own.get() == usize::MAX {
+            own.set(NEXT.fetch_add(1, Relaxed) % SLOTS);
+        }
+        own.get()
+    })
+    .unwrap_or(0)
+}

@@ -1,0 +1,132 @@
+//! Pins: how a reader keeps an object's room from being used again while it looks at the object in place.
+//!
+//! A pin is a word in the pin table that names a block. The reader stores it, and then looks whether the key's bucket is
+//! still as it was; the writer takes the block out of the bucket, and then looks whether a pin names it. A full fence on
+//! either side between the two steps makes at least one of them see the other: see `DESIGN/objstore.md`.
+
+mod holder;
+mod limbo;
+mod lock;
+
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+
+pub(crate) use holder::{Holder, Pin};
+pub(crate) use limbo::Limbo;
+
+use crate::{
+    layout::{Geometry, PIN_RECORD_WORDS, PIN_RECORDS, WORD},
+    words::Words,
+};
+
+/// The word of the table's head that says how many records were ever claimed, the head among them.
+const RECORDS: usize = 0;
+/// Words of a record: who claimed it, for people; how many of its slots were ever used; from here on the slots.
+const PID: usize = 0;
+const USED: usize = 1;
+const SLOTS_AT: usize = 8;
+/// Pins that a record has room for.
+pub(crate) const SLOTS: usize = PIN_RECORD_WORDS - SLOTS_AT;
+
+/// The shape of the pin table, the same for the writer and the readers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PinTable {
+    /// The word that it begins at: readers map it apart from the rest.
+    first: usize,
+}
+
+impl PinTable {
+    /// The table in a mapping of the whole file.
+    pub(crate) fn of_file(geometry: &Geometry) -> Self {
+        Self { first: geometry.pins_at / WORD }
+    }
+
+    /// The table in a mapping of nothing else.
+    pub(crate) fn alone() -> Self {
+        Self { first: 0 }
+    }
+
+    fn record(self, record: usize) -> usize {
+        self.first + record * PIN_RECORD_WORDS
+    }
+
+    fn slot(self, record: usize, slot: usize) -> usize {
+        self.record(record) + SLOTS_AT + slot
+    }
+
+    /// Makes a record one's own, which the caller has locked. What a dead one left in it ends here.
+    fn take_over(self, memory: &impl Words, record: usize, pid: u32) {
+        self.clear(memory, record);
+        memory.store(self.record(record) + PID, u64::from(pid), Relaxed);
+        memory.raise(self.first + RECORDS, record as u64 + 1);
+    }
+
+    /// Ends all pins of a record whose owner is gone. The caller has locked it.
+    fn clear(self, memory: &impl Words, record: usize) {
+        (0..SLOTS).for_each(|slot| memory.store(self.slot(record, slot), 0, Release));
+        memory.store(self.record(record) + USED, 0, Relaxed);
+        memory.store(self.record(record) + PID, 0, Relaxed);
+    }
+
+    /// Pins a block in the first free slot of a record from `from` on; returns the slot's word, None if all are used.
+    ///
+    /// The pin holds only if the bucket that named the block is found unchanged after this call.
+    #[inline]
+    pub(crate) fn pin(self, memory: &impl Words, record: usize, from: usize, block_at: usize) -> Option<usize> {
+        for i in 0..SLOTS {
+            let slot = (from + i) % SLOTS;
+            let at_word = self.slot(record, slot);
+            if memory.load(at_word, Relaxed) != 0 {
+                continue;
+            }
+            let used = self.record(record) + USED;
+            if memory.load(used, Relaxed) <= slot as u64 {
+                memory.raise(used, slot as u64 + 1);
+            }
+            if memory.claim(at_word, block_at as u64) {
+                // The pin is seen by everyone before the bucket is looked at again.
+                memory.fence(SeqCst);
+                return Some(at_word);
+            }
+        }
+        None
+    }
+
+    /// Ends a pin.
+    #[inline]
+    pub(crate) fn unpin(memory: &impl Words, at_word: usize) {
+        // Release: what was read of the block was read before.
+        memory.store(at_word, 0, Release);
+    }
+
+    /// Whether a pin names this block, which the caller has taken out of its bucket.
+    pub(crate) fn is_pinned(self, memory: &impl Words, block_at: usize) -> bool {
+        let mut found = false;
+        self.scan(memory, |_, pinned| found |= pinned == block_at);
+        found
+    }
+
+    /// All pins, as pairs of record and block; the blocks that the caller takes none of were taken out before.
+    pub(crate) fn all(self, memory: &impl Words) -> Vec<(usize, usize)> {
+        let mut all = Vec::new();
+        self.scan(memory, |record, block_at| all.push((record, block_at)));
+        all
+    }
+
+    #[inline]
+    fn scan(self, memory: &impl Words, mut found: impl FnMut(usize, usize)) {
+        // The bucket without the block is seen by everyone before the pins are looked at.
+        memory.fence(SeqCst);
+        // The file is not trusted to be whole: what it says is kept within the table.
+        let records = (memory.load(self.first + RECORDS, Relaxed) as usize).min(PIN_RECORDS);
+        for record in 1..records {
+            let used = (memory.load(self.record(record) + USED, Relaxed) as usize).min(SLOTS);
+            for slot in 0..used {
+                // Acquire: whoever finds a pin gone knows that its reader is done.
+                let pinned = memory.load(self.slot(record, slot), Acquire);
+                if pinned != 0 {
+                    found(record, pinned as usize);
+                }
+            }
+        }
+    }
+}
