@@ -107,6 +107,16 @@ impl Memory {
         cell.store(u64::from_ne_bytes(word), Ordering::Relaxed);
     }
 
+    /// Copies whole words to where nothing of them lies.
+    pub(crate) fn copy_within(&self, from: usize, to: usize, bytes: usize) {
+        debug_assert!(self.writable && from.abs_diff(to) >= bytes, "only the writer moves what does not overlap");
+        let words = self.words();
+        let (from, to, count) = (from / WORD, to / WORD, bytes / WORD);
+        for (target, source) in words[to..to + count].iter().zip(&words[from..from + count]) {
+            target.store(source.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+
     /// Stores bytes from a word's start and fills the last word with zeros, as [`Self::equals`] wants them.
     pub(crate) fn write_padded(&self, at_word: usize, bytes: &[u8]) {
         debug_assert!(self.writable, "a reader never writes");

@@ -44,6 +44,8 @@ pub struct MappedStore {
     /// Blocks that are nobody's object any more, and pinned.
     limbo: Limbo,
     arriving: Arriving,
+    /// Bytes that were moved to make room in one piece.
+    moved_bytes: u64,
     /// Objects that are published; equal to the number of `keys`.
     objects: u64,
     /// Values that are placed and neither published nor discarded; the header has the same number.
@@ -80,6 +82,7 @@ impl MappedStore {
             keys: vec![BTreeSet::new(); usize::from(geometry.stars)],
             limbo: Limbo::new(&geometry),
             arriving: Arriving::default(),
+            moved_bytes: 0,
             objects: 0,
             placed: 0,
             path: path.to_path_buf(),
@@ -117,6 +120,7 @@ impl MappedStore {
             keys,
             limbo,
             arriving: Arriving::default(),
+            moved_bytes: 0,
             objects: recovered.objects,
             placed: 0,
             path: path.to_path_buf(),
@@ -156,14 +160,20 @@ impl MappedStore {
 
     fn new_block(&mut self, key: &Key, encoding: Encoding, value_bytes: usize) -> Result<Block, NoSpace> {
         let shape = Shape::new(key.len(), value_bytes).ok_or_else(|| self.no_space(value_bytes))?;
-        let offset = match self.allocator.allocate(shape.total()) {
-            Some(offset) => offset,
-            None if self.release_pinned() => {
-                self.allocator.allocate(shape.total()).ok_or_else(|| self.no_space(shape.total()))?
-            }
-            None => return Err(self.no_space(shape.total())),
-        };
+        let offset = self.room_for(shape.total()).ok_or_else(|| self.no_space(shape.total()))?;
         Ok(Block::create(&self.memory, self.geometry.area_at + offset, key, encoding, shape))
+    }
+
+    fn room_for(&mut self, bytes: usize) -> Option<usize> {
+        if let Some(offset) = self.allocator.allocate(bytes) {
+            return Some(offset);
+        }
+        if self.release_pinned()
+            && let Some(offset) = self.allocator.allocate(bytes)
+        {
+            return Some(offset);
+        }
+        if self.make_room(bytes) { self.allocator.allocate(bytes) } else { None }
     }
 
     /// Gives the room of a block back that no bucket names any more, or keeps it while a reader has it pinned. The bytes
@@ -209,6 +219,13 @@ impl MappedStore {
         // SAFETY: this is the only writer of the file, and every method that stores to the area takes `&mut self`,
         // which the slice's borrow of `self` excludes.
         unsafe { self.memory.bytes(block.value_at(), block.shape.value_bytes()) }
+    }
+
+    #[allow(unsafe_code, reason = "only the writer can know that nobody writes")]
+    fn key_of(&self, block: Block) -> &[u8] {
+        let (at, bytes) = block.key_range();
+        // SAFETY: as for `value_of`.
+        unsafe { self.memory.bytes(at, bytes) }
     }
 
     /// Adds a slot that only marks the key dirty.
@@ -398,6 +415,8 @@ impl fmt::Debug for MappedStore {
         f.debug_struct("MappedStore").field("path", &self.path).field("usage", &self.usage()).finish_non_exhaustive()
     }
 }
+
+mod moving;
 
 /// Whether an option is as the file has it.
 fn agree<T: PartialEq + ToString>(path: &Path, what: &'static str, wanted: &T, found: &T) -> Result<(), OpenError> {

@@ -1,12 +1,15 @@
 //! Free room in runs of 1 KiB units: best fit, joined again when given back. Pages for small blocks come from here too.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use crate::layout::PAGE_BYTES;
 
 /// Bytes of a unit.
 pub(super) const UNIT_BYTES: usize = 1024;
-const PAGE_UNITS: u64 = (PAGE_BYTES / UNIT_BYTES) as u64;
+pub(super) const PAGE_UNITS: u64 = (PAGE_BYTES / UNIT_BYTES) as u64;
 
 /// The runs of free units. Pure: it knows numbers, not memory.
 #[derive(Debug)]
@@ -37,18 +40,23 @@ impl Extents {
 
     /// Takes a run of units: the end of the smallest free run that holds it, so that pages come from low places and
     /// large blocks from high ones.
-    pub(super) fn take(&mut self, units: u64) -> Option<u64> {
-        let (length, start) = *self.by_length.range((units, 0)..).next()?;
+    pub(super) fn take(&mut self, units: u64, avoid: &Range<u64>) -> Option<u64> {
+        let (length, start) =
+            *self.by_length.range((units, 0)..).find(|(length, start)| !overlap(&(*start..start + length), avoid))?;
         let at = start + length - units;
         self.split(start, length, at, units);
         Some(at)
     }
 
     /// Takes the lowest page that is wholly free.
-    pub(super) fn take_page(&mut self) -> Option<usize> {
+    pub(super) fn take_page(&mut self, avoid: &Range<u64>) -> Option<usize> {
         let word = (self.first_word..self.free_pages.len()).find(|word| self.free_pages[*word] != 0)?;
         self.first_word = word;
-        let page = word * 64 + self.free_pages[word].trailing_zeros() as usize;
+        let mut pages = (word..self.free_pages.len()).flat_map(|word| {
+            let bits = self.free_pages[word];
+            (0..64).filter(move |bit| bits >> bit & 1 == 1).map(move |bit| word * 64 + bit)
+        });
+        let page = pages.find(|page| !overlap(&units_of_page(*page), avoid))?;
         let taken = self.take_at(page as u64 * PAGE_UNITS, PAGE_UNITS);
         debug_assert!(taken, "a page with a bit is free");
         Some(page)
@@ -114,11 +122,32 @@ impl Extents {
         }
     }
 
+    /// The longest free runs, longest first, as start and length.
+    pub(super) fn longest(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.by_length.iter().rev().map(|(length, start)| (*start, *length))
+    }
+
+    /// How many units of a range are free.
+    pub(super) fn free_within(&self, range: &Range<u64>) -> u64 {
+        let before = self.by_start.range(..range.start).next_back();
+        let runs = before.into_iter().chain(self.by_start.range(range.clone()));
+        runs.map(|(start, length)| (start + length).min(range.end).saturating_sub((*start).max(range.start))).sum()
+    }
+
     /// The free runs, for tests and reports.
     #[cfg(test)]
     pub(super) fn runs(&self) -> Vec<(u64, u64)> {
         self.by_start.iter().map(|(start, length)| (*start, *length)).collect()
     }
+}
+
+/// The units of a page.
+pub(super) fn units_of_page(page: usize) -> Range<u64> {
+    page as u64 * PAGE_UNITS..(page as u64 + 1) * PAGE_UNITS
+}
+
+pub(super) fn overlap(one: &Range<u64>, other: &Range<u64>) -> bool {
+    one.start < other.end && other.start < one.end
 }
 
 #[cfg(test)]
@@ -136,8 +165,8 @@ mod tests {
             let mut held: Vec<(u64, u64)> = Vec::new();
             for (what, number) in steps {
                 let got = match what {
-                    0 => extents.take(number % 100 + 1).map(|at| (at, number % 100 + 1)),
-                    1 => extents.take_page().map(|page| (page as u64 * PAGE_UNITS, PAGE_UNITS)),
+                    0 => extents.take(number % 100 + 1, &(0..0)).map(|at| (at, number % 100 + 1)),
+                    1 => extents.take_page(&(0..0)).map(|page| (page as u64 * PAGE_UNITS, PAGE_UNITS)),
                     _ => {
                         if !held.is_empty() {
                             let (at, units) = held.swap_remove(number as usize % held.len());

@@ -5,11 +5,15 @@
 
 mod classes;
 mod extents;
+mod room;
 #[cfg(test)]
 mod tests;
 
+use std::{collections::BTreeMap, ops::Range};
+
 use classes::{CLASS_BYTES, CLASSES, class_of};
-use extents::{Extents, UNIT_BYTES};
+use extents::{Extents, UNIT_BYTES, overlap, units_of_page};
+pub(crate) use room::Window;
 
 use crate::layout::PAGE_BYTES;
 
@@ -27,6 +31,10 @@ pub(crate) struct Allocator {
     /// Slabs of no page, to be used again.
     idle: Vec<u32>,
     classes: [Class; CLASSES],
+    /// The large blocks: first unit and units.
+    large: BTreeMap<u64, u64>,
+    /// Units that are to become free: nothing is allocated there. Empty but while blocks are moved.
+    avoid: Range<u64>,
     used_bytes: u64,
     capacity_bytes: u64,
 }
@@ -65,6 +73,8 @@ impl Allocator {
             slabs: Vec::new(),
             idle: Vec::new(),
             classes: [Class { first: NONE, spare: NONE }; CLASSES],
+            large: BTreeMap::new(),
+            avoid: 0..0,
             used_bytes: 0,
             capacity_bytes: area_bytes as u64,
         }
@@ -93,11 +103,17 @@ impl Allocator {
 
     fn try_allocate(&mut self, bytes: usize) -> Option<usize> {
         let Some(class) = class_of(bytes) else {
-            return self.extents.take(units(bytes)).map(|unit| unit as usize * UNIT_BYTES);
+            let at = self.extents.take(units(bytes), &self.avoid)?;
+            self.large.insert(at, units(bytes));
+            return Some(at as usize * UNIT_BYTES);
         };
-        let slab = match self.classes[class].first {
+        let mut slab = self.classes[class].first;
+        while slab != NONE && overlap(&units_of_page(self.slabs[slab as usize].page as usize), &self.avoid) {
+            slab = self.slabs[slab as usize].after;
+        }
+        let slab = match slab {
             NONE => {
-                let page = self.extents.take_page()?;
+                let page = self.extents.take_page(&self.avoid)?;
                 self.start_slab(class, page)
             }
             slab => slab,
@@ -114,7 +130,12 @@ impl Allocator {
         let claimed = match class_of(bytes) {
             Some(class) => self.claim_small(class, offset),
             None => {
-                offset.is_multiple_of(UNIT_BYTES) && self.extents.take_at((offset / UNIT_BYTES) as u64, units(bytes))
+                let unit = (offset / UNIT_BYTES) as u64;
+                let claimed = offset.is_multiple_of(UNIT_BYTES) && self.extents.take_at(unit, units(bytes));
+                if claimed {
+                    self.large.insert(unit, units(bytes));
+                }
+                claimed
             }
         };
         if claimed {
@@ -146,6 +167,7 @@ impl Allocator {
     pub(crate) fn free(&mut self, offset: usize, bytes: usize) {
         self.used_bytes -= rounded(bytes);
         let Some(class) = class_of(bytes) else {
+            self.large.remove(&((offset / UNIT_BYTES) as u64));
             return self.extents.give((offset / UNIT_BYTES) as u64, units(bytes));
         };
         let index = self.slab_of_page[offset / PAGE_BYTES];

@@ -101,6 +101,40 @@ fn fragmentation_is_bounded() {
     assert!(worst >= 75 && mean >= 85, "refused at {mean} % full on average, {worst} % at worst");
 }
 
+/// What a window's blocks are is all that stands between it and room in one piece; nothing new comes there meanwhile.
+#[test]
+fn a_window_that_is_emptied_holds_what_was_asked_for() {
+    let mut next = sizes(11);
+    let mut made = 0;
+    for round in 0..60 {
+        let mut allocator = Allocator::new(AREA);
+        let mut held: BTreeMap<usize, usize> = BTreeMap::new();
+        held.extend(fill(&mut allocator, || if next(3) == 0 { 16_000 + next(90_000) } else { 48 + next(9000) }));
+        let gone: Vec<usize> = held.keys().copied().filter(|_| next(10) < 4).collect();
+        gone.iter().for_each(|offset| allocator.free(*offset, held.remove(offset).unwrap()));
+        let bytes = if round % 2 == 0 { 100_000 + next(300_000) } else { 48 + next(16_000) };
+        let windows = allocator.windows(bytes);
+        let Some(window) = windows.get(next(windows.len().max(1))) else { continue };
+        let blocks = allocator.blocks_in(window);
+        assert!(blocks.iter().all(|offset| held.contains_key(offset)), "each of them is in use");
+        allocator.avoid(window);
+        let new: Vec<(usize, usize)> = (0..200)
+            .filter_map(|_| {
+                let bytes = 48 + next(20_000);
+                Some((allocator.allocate(bytes)?, bytes))
+            })
+            .collect();
+        blocks.iter().for_each(|offset| allocator.free(*offset, held.remove(offset).unwrap()));
+        allocator.allow_all();
+        let offset = allocator.allocate(bytes).expect("room in one piece");
+        let mut all: Vec<(usize, usize)> = held.into_iter().chain(new).chain([(offset, bytes)]).collect();
+        all.sort_unstable();
+        assert!(all.windows(2).all(|pair| pair[0].0 + pair[0].1 <= pair[1].0), "nothing is given twice");
+        made += 1;
+    }
+    assert!(made > 40, "{made}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

@@ -42,6 +42,10 @@ impl Limbo {
         pinned
     }
 
+    pub(crate) fn is_pinned(&self, memory: &Memory, block_at: usize) -> bool {
+        self.table.is_pinned(memory, block_at)
+    }
+
     /// Whether enough was given back for another look at what waits; so each look costs a write little.
     pub(crate) fn is_due(&self) -> bool {
         !self.blocks.is_empty() && self.since >= LOOK_EVERY.max(self.blocks.len())
