@@ -18,6 +18,8 @@ mod reader;
 mod recover;
 #[cfg(test)]
 mod schedules;
+#[cfg(test)]
+mod stops;
 mod words;
 mod writer;
 

@@ -65,7 +65,7 @@ impl Memory {
     #[inline]
     pub(crate) fn store(&self, at_word: usize, value: u64, order: Ordering) {
         debug_assert!(self.writable, "a reader never writes");
-        self.words()[at_word].store(value, order);
+        put(&self.words()[at_word], value, order);
     }
 
     /// Puts `value` in place of a zero, or does nothing and returns false.
@@ -92,7 +92,7 @@ impl Memory {
         let first = offset.div_ceil(WORD);
         let (chunks, tail) = rest.as_chunks::<WORD>();
         for (cell, chunk) in self.words()[first..first + chunks.len()].iter().zip(chunks) {
-            cell.store(u64::from_ne_bytes(*chunk), Ordering::Relaxed);
+            put(cell, u64::from_ne_bytes(*chunk), Ordering::Relaxed);
         }
         if !tail.is_empty() {
             self.merge(first + chunks.len(), 0, tail);
@@ -104,7 +104,7 @@ impl Memory {
         let cell = &self.words()[at_word];
         let mut word = cell.load(Ordering::Relaxed).to_ne_bytes();
         word[skip..skip + bytes.len()].copy_from_slice(bytes);
-        cell.store(u64::from_ne_bytes(word), Ordering::Relaxed);
+        put(cell, u64::from_ne_bytes(word), Ordering::Relaxed);
     }
 
     /// Copies whole words to where nothing of them lies.
@@ -113,7 +113,7 @@ impl Memory {
         let words = self.words();
         let (from, to, count) = (from / WORD, to / WORD, bytes / WORD);
         for (target, source) in words[to..to + count].iter().zip(&words[from..from + count]) {
-            target.store(source.load(Ordering::Relaxed), Ordering::Relaxed);
+            put(target, source.load(Ordering::Relaxed), Ordering::Relaxed);
         }
     }
 
@@ -121,7 +121,7 @@ impl Memory {
     pub(crate) fn write_padded(&self, at_word: usize, bytes: &[u8]) {
         debug_assert!(self.writable, "a reader never writes");
         for (cell, word) in self.words()[at_word..].iter().zip(padded_words(bytes)) {
-            cell.store(word, Ordering::Relaxed);
+            put(cell, word, Ordering::Relaxed);
         }
     }
 
@@ -168,6 +168,14 @@ impl Memory {
         // SAFETY: in the mapping, as just checked; bytes of any content are valid; no writer, by the caller's promise.
         unsafe { slice::from_raw_parts(self.map.as_ptr().add(offset), bytes) }
     }
+}
+
+/// The one place where the file is stored to, but for pins.
+#[inline]
+fn put(cell: &AtomicU64, value: u64, order: Ordering) {
+    #[cfg(test)]
+    crate::stops::before_a_store();
+    cell.store(value, order);
 }
 
 /// The bytes as words, the last one filled with zeros.
