@@ -39,7 +39,9 @@ impl Door {
         let Ok(_permit) = self.room.try_acquire() else {
             return debug!("refusing a connection to the control plane: {CONNECTIONS_MAX} are open");
         };
-        match TcpStream::from_std(stream) {
+        // An answer must not wait until the one before it was acknowledged.
+        let stream = TcpStream::from_std(stream).and_then(|stream| stream.set_nodelay(true).map(|()| stream));
+        match stream {
             Ok(stream) => {
                 let (input, output) = stream.into_split();
                 let (answers, outbox) = mpsc::channel(CALLS_MAX);
