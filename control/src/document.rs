@@ -70,6 +70,9 @@ impl ClusterState {
         if let Some(stray) = view.joining.iter().find(|id| !view.is_member(**id)) {
             return Err(format!("server {stray} is joining but no member"));
         }
+        if let Some(stray) = view.leaving.iter().find(|id| !view.is_member(**id)) {
+            return Err(format!("server {stray} is leaving but no member"));
+        }
         if !view.members.is_empty() && !view.serving().any(|id| id == view.leader) {
             return Err(format!("its leader {} is not one of its serving members", view.leader));
         }
@@ -115,7 +118,15 @@ mod tests {
 
     fn server(id: u16, name: &str) -> ServerRecord {
         let (addr, incarnation) = (format!("127.0.0.1:{}", 7000 + id), Incarnation(9));
-        ServerRecord { id: ServerId(id), name: name.into(), addr, incarnation, pid: 1, store: None }
+        ServerRecord {
+            id: ServerId(id),
+            name: name.into(),
+            addr,
+            incarnation,
+            pid: 1,
+            store: None,
+            ..ServerRecord::default()
+        }
     }
 
     fn cluster() -> ClusterState {
@@ -141,8 +152,8 @@ mod tests {
     #[test]
     fn documents_that_make_no_sense_are_refused_by_name() {
         type Spoil = fn(&mut ClusterState);
-        let broken: [(&str, Spoil); 11] = [
-            ("format 2", |state| state.format = 2),
+        let broken: [(&str, Spoil); 13] = [
+            ("format 3", |state| state.format = 3),
             ("stands in place 0", |state| state.servers[0].id = ServerId(7)),
             ("are called \"a\"", |state| state.servers[1].name = "a".into()),
             ("star 5 stands", |state| state.stars[0].star = StarId(5)),
@@ -150,6 +161,8 @@ mod tests {
             ("server 1 is in it twice", |state| state.stars[1].learners.push(ServerId(1))),
             ("joining but no member", |state| state.stars[0].joining.push(ServerId(1))),
             ("leader 1 is not one", |state| state.stars[1].joining.push(ServerId(1))),
+            ("leader 1 is not one", |state| state.stars[1].leaving.push(ServerId(1))),
+            ("leaving but no member", |state| state.stars[0].leaving.push(ServerId(1))),
             ("founded in epoch 4", |state| state.stars[1].founded = Epoch(4)),
             ("founded in epoch 0", |state| state.stars[1].founded = Epoch(0)),
             ("members in epoch 0", |state| state.stars[1].epoch = Epoch(0)),

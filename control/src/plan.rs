@@ -2,17 +2,23 @@
 //!
 //! A plan is only a proposal. It is made from what one server saw a moment ago; what keeps it safe is the write that
 //! installs it, which demands that nobody whose life in the views it ends holds a lease: see [`ended_lives`].
+//! The rules, with their table and the reasons, are in `DESIGN/planner.md`.
 
 mod join;
+mod leave;
+mod moves;
+mod reach;
+mod register;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use join::advanced;
+pub use leave::{advanced, stopped};
+pub use register::{CannotRemove, marked, registered, removed, reported};
 use star_core::ids::{Epoch, ServerId, StarId};
 
 use crate::{
     plane::Lease,
-    view::{ClusterState, ServerRecord, View},
+    view::{ClusterState, View},
 };
 
 /// What the cluster should look like.
@@ -37,7 +43,7 @@ impl Default for PlanConfig {
 
 /// The servers that hold the lease of their latest life.
 pub fn alive(state: &ClusterState, leases: &[Lease]) -> BTreeSet<ServerId> {
-    let holds = |server: &&ServerRecord| {
+    let holds = |server: &&crate::view::ServerRecord| {
         leases.iter().any(|lease| lease.name == server.name && lease.holder == server.incarnation)
     };
     state.servers.iter().filter(holds).map(|server| server.id).collect()
@@ -48,8 +54,10 @@ pub fn alive(state: &ClusterState, leases: &[Lease]) -> BTreeSet<ServerId> {
 /// * A star without members gets some once enough servers are alive: its first view, or the first after the last server
 ///   that held its objects has lost its memory.
 /// * A member that is not alive is taken out, if [`PlanConfig::follow_alive`]; if it led the star, the serving member
-///   that leads the fewest stars leads it from then on. A star of which no serving member is alive stays as it is and
-///   waits for one of them: nobody else has its objects.
+///   that leads the fewest stars leads it from then on. A star of which no member with all objects is alive stays as it
+///   is and waits for one of them: nobody else has its objects.
+/// * Where living members do not reach each other, as few as possible are asked to leave; so are members that are to
+///   stop or to be drained, and those that a star has too many. They take themselves out, see [`advanced`].
 /// * A living server that a star lacks becomes its learner; how it goes on from there is up to itself, see [`advanced`].
 pub fn plan(state: &ClusterState, wanted: &PlanConfig, alive: &BTreeSet<ServerId>) -> Option<ClusterState> {
     let mut next = state.clone();
@@ -57,12 +65,9 @@ pub fn plan(state: &ClusterState, wanted: &PlanConfig, alive: &BTreeSet<ServerId
         next.stars = ClusterState::new("", wanted.stars).stars;
     }
     if wanted.follow_alive {
-        for star in 0..next.stars.len() {
-            let dead: BTreeSet<_> = named(&next.stars[star]).filter(|id| !alive.contains(id)).collect();
-            if !dead.is_empty() && next.stars[star].serving().any(|id| alive.contains(&id)) {
-                take_out(&mut next, star, &dead);
-            }
-        }
+        take_out_the_dead(&mut next, alive);
+        reach::give_way(&mut next, alive);
+        leave::stop(&mut next, alive);
     }
     if alive.len() >= wanted.initial_servers.max(1) {
         for star in 0..next.stars.len() {
@@ -73,66 +78,86 @@ pub fn plan(state: &ClusterState, wanted: &PlanConfig, alive: &BTreeSet<ServerId
     }
     if wanted.follow_alive {
         join::add_learners(&mut next, wanted.replicas, alive);
+        moves::let_go(&mut next, wanted.replicas, alive);
         if next == *state {
-            join::spread_leaders(&mut next);
+            moves::spread_members(&mut next, wanted.replicas, alive);
+        }
+        if next == *state {
+            join::spread_leaders(&mut next, alive);
         }
     }
     (next != *state).then_some(next)
 }
 
-/// The state with this server's record in it, under its name's number or the next free one.
-///
-/// A server that comes with another incarnation than its record's has lost its memory, so it is taken out of every view
-/// in the same write: whoever is a member is one in the life that its record shows. A star that loses its last serving
-/// member so has lost its objects; it is left without members.
-pub fn registered(state: &ClusterState, me: &ServerRecord) -> (ClusterState, ServerId) {
-    let mut next = state.clone();
-    let Some(known) = next.servers.iter().position(|server| server.name == me.name) else {
-        let id = ServerId(next.servers.len() as u16);
-        next.servers.push(ServerRecord { id, ..me.clone() });
-        return (next, id);
-    };
-    let id = next.servers[known].id;
-    let new_life = next.servers[known].incarnation != me.incarnation;
-    next.servers[known] = ServerRecord { id, ..me.clone() };
-    if new_life {
-        let me_alone = BTreeSet::from([id]);
-        for star in 0..next.stars.len() {
-            if named(&next.stars[star]).any(|member| member == id) {
-                take_out(&mut next, star, &me_alone);
-            }
-        }
-    }
-    (next, id)
-}
-
 /// The names of the servers whose life as members ends with a change from `before` to `after`: their leases must be free
-/// when it is installed. That is who is taken out of a view, and who registers a new life.
-pub fn ended_lives(before: &ClusterState, after: &ClusterState) -> Vec<String> {
-    let ends = |server: &&ServerRecord| {
-        let same_life = after.server(server.id).is_some_and(|now| now.incarnation == server.incarnation);
+/// when it is installed. That is who is taken out of a view, who registers a new life, and who is forgotten.
+///
+/// `by`: the server that installs the change, if it does so for itself: a leaving member that has stopped to answer reads
+/// takes itself out with its lease in its hand. Nobody else may do that for it, because nobody else knows.
+pub fn ended_lives(before: &ClusterState, after: &ClusterState, by: Option<ServerId>) -> Vec<String> {
+    let ends = |server: &&crate::view::ServerRecord| {
+        let goes_on = after.server(server.id).is_some_and(|now| {
+            let is_forgotten = now.standing != server.standing && now.standing == crate::view::Standing::Removed;
+            now.incarnation == server.incarnation && !is_forgotten
+        });
         let taken_out = |view: &View| {
             let now = after.stars.get(usize::from(view.star.0));
-            view.is_member(server.id) && !now.is_some_and(|now| now.is_member(server.id))
+            let by_itself = by == Some(server.id) && view.leaving.contains(&server.id);
+            view.is_member(server.id) && !by_itself && !now.is_some_and(|now| now.is_member(server.id))
         };
-        !same_life || before.stars.iter().any(taken_out)
+        !goes_on || before.stars.iter().any(taken_out)
     };
     before.servers.iter().filter(ends).map(|server| server.name.clone()).collect()
 }
 
-/// Takes servers out of a view, which is a new epoch, and finds it another leader if need be.
-fn take_out(state: &mut ClusterState, star: usize, leaving: &BTreeSet<ServerId>) {
-    let led = leaderships(state);
+/// Takes servers without a lease out, where somebody is left who has the objects.
+fn take_out_the_dead(state: &mut ClusterState, alive: &BTreeSet<ServerId>) {
+    for star in 0..state.stars.len() {
+        let dead: BTreeSet<_> = named(&state.stars[star]).filter(|id| !alive.contains(id)).collect();
+        if !dead.is_empty() && state.stars[star].holders().any(|id| alive.contains(&id)) {
+            take_out(state, star, &dead);
+        }
+    }
+}
+
+/// Takes servers out of a view, which is a new epoch, and finds it another leader if need be. A leaving member stays after
+/// all if nobody else has the objects.
+fn take_out(state: &mut ClusterState, star: usize, gone: &BTreeSet<ServerId>) {
     let view = &mut state.stars[star];
     view.epoch = view.epoch.next();
-    for list in [&mut view.members, &mut view.joining, &mut view.learners] {
-        list.retain(|id| !leaving.contains(id));
+    for list in [&mut view.members, &mut view.joining, &mut view.leaving, &mut view.learners] {
+        list.retain(|id| !gone.contains(id));
     }
-    if view.serving().next().is_none() {
+    if view.holders().next().is_none() {
         // Those that were still joining hold a part of the objects, which is worth nothing without the rest.
         *view = View { star: view.star, epoch: view.epoch, founded: view.founded, ..View::default() };
-    } else if leaving.contains(&view.leader) {
-        view.leader = least(view.serving(), &led).expect("there is a serving member");
+        return;
+    }
+    if view.serving().next().is_none() {
+        let joining = &view.joining;
+        view.leaving.retain(|id| joining.contains(id));
+    }
+    let led = leaderships(state);
+    lead_by_one_that_serves(state, star, &led);
+}
+
+/// Has servers leave a view: they stay members until they have heard of it. A new epoch, and another leader if need be.
+/// At least one other serving member must be left. `led`: how many stars each server leads.
+fn ask_to_leave(state: &mut ClusterState, star: usize, leaving: &BTreeSet<ServerId>, led: &BTreeMap<ServerId, usize>) {
+    let view = &mut state.stars[star];
+    view.epoch = view.epoch.next();
+    view.leaving.extend(leaving.iter().copied());
+    view.leaving.sort();
+    lead_by_one_that_serves(state, star, led);
+}
+
+/// Gives a star another leader if its own does not serve: whoever leads the fewest, rather one that is to stay.
+fn lead_by_one_that_serves(state: &mut ClusterState, star: usize, led: &BTreeMap<ServerId, usize>) {
+    let view = &state.stars[star];
+    if !view.serving().any(|id| id == view.leader) {
+        let count = |id: ServerId| led.get(&id).copied().unwrap_or(0);
+        let best = view.serving().min_by_key(|id| (!state.is_active(*id), count(*id), *id));
+        state.stars[star].leader = best.expect("there is a serving member");
     }
 }
 
@@ -140,19 +165,21 @@ fn take_out(state: &mut ClusterState, star: usize, leaving: &BTreeSet<ServerId>)
 /// all have the same.
 fn found(state: &mut ClusterState, star: usize, replicas: Option<usize>, alive: &BTreeSet<ServerId>) {
     let led = leaderships(state);
-    let mut held: BTreeMap<ServerId, usize> = BTreeMap::new();
-    for member in state.stars.iter().flat_map(|view| &view.members) {
-        *held.entry(*member).or_insert(0) += 1;
-    }
+    let held = places(state);
     let held = |id: ServerId| held.get(&id).copied().unwrap_or(0);
+    let able: Vec<ServerId> = alive.iter().copied().filter(|id| state.is_active(*id)).collect();
     // The leader first: whoever leads the fewest stars, so that the members chosen never leave only busy ones to lead.
-    let leader = alive.iter().copied().min_by_key(|id| (led.get(id).copied().unwrap_or(0), held(*id), *id));
-    let leader = leader.expect("somebody is alive");
-    let mut others: Vec<ServerId> = alive.iter().copied().filter(|id| *id != leader).collect();
+    let leader = able.iter().copied().min_by_key(|id| (led.get(id).copied().unwrap_or(0), held(*id), *id));
+    let Some(leader) = leader else { return };
+    let mut others: Vec<ServerId> = able.into_iter().filter(|id| *id != leader).collect();
     others.sort_by_key(|id| (held(*id), *id));
-    others.truncate(replicas.unwrap_or(alive.len()).max(1) - 1);
-    let mut members = others;
-    members.push(leader);
+    let mut members = vec![leader];
+    for other in others {
+        let reaches_all = members.iter().all(|member| state.reach(*member, other));
+        if reaches_all && members.len() < replicas.unwrap_or(usize::MAX).max(1) {
+            members.push(other);
+        }
+    }
     members.sort();
     let epoch = state.stars[star].epoch.next();
     state.stars[star] = View { star: StarId(star as u16), epoch, founded: epoch, members, leader, ..View::default() };
@@ -167,9 +194,21 @@ fn leaderships(state: &ClusterState) -> BTreeMap<ServerId, usize> {
     led
 }
 
-/// The candidate that leads the fewest stars; of several, the one with the smallest number.
-fn least(candidates: impl Iterator<Item = ServerId>, led: &BTreeMap<ServerId, usize>) -> Option<ServerId> {
-    candidates.min_by_key(|id| (led.get(id).copied().unwrap_or(0), *id))
+/// In how many views each server is, those that it leaves left out.
+fn places(state: &ClusterState) -> BTreeMap<ServerId, usize> {
+    let mut places = BTreeMap::new();
+    for view in &state.stars {
+        for id in named(view).filter(|id| !view.leaving.contains(id)) {
+            *places.entry(id).or_insert(0) += 1;
+        }
+    }
+    places
+}
+
+/// How many members a star should have: as many as configured, but no more than there are servers to be members.
+fn wanted_members(state: &ClusterState, replicas: Option<usize>, alive: &BTreeSet<ServerId>) -> usize {
+    let able = alive.iter().filter(|id| state.is_active(**id)).count();
+    replicas.unwrap_or(able).min(able).max(1)
 }
 
 /// Everyone who is in a view, in whatever role.
@@ -177,5 +216,7 @@ fn named(view: &View) -> impl Iterator<Item = ServerId> + '_ {
     view.members.iter().chain(&view.learners).copied()
 }
 
+#[cfg(test)]
+mod cases;
 #[cfg(test)]
 mod tests;

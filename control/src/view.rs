@@ -1,5 +1,7 @@
 //! What the control plane keeps: who is in the cluster, and the view of every star.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use star_core::ids::{Epoch, Incarnation, ServerId, StarId};
 
@@ -17,7 +19,7 @@ pub struct ClusterState {
 }
 
 /// A server of the cluster.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerRecord {
     /// Its number, for the whole life of the cluster.
     pub id: ServerId,
@@ -31,6 +33,34 @@ pub struct ServerRecord {
     pub pid: u32,
     /// The path of its mapped store, for processes on the same machine.
     pub store: Option<String>,
+    /// Whether it is to be in views. The planner goes by it; see `DESIGN/planner.md`.
+    #[serde(default, skip_serializing_if = "Standing::is_active")]
+    pub standing: Standing,
+    /// The living servers that it says it cannot reach. Only what a server that lives says of one that lives counts.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unreachable: BTreeSet<ServerId>,
+}
+
+/// What a server is to be in the cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Standing {
+    /// A server like any other.
+    #[default]
+    Active,
+    /// It is about to end and leaves all views at once. Its next life is active again.
+    Stopping,
+    /// It leaves its views as others take its place in them, and comes into none. Its next life is draining too.
+    Draining,
+    /// It was forgotten: nobody links to it, and its number stays taken. Its next life is active again.
+    Removed,
+}
+
+impl Standing {
+    /// Whether it may come into views and stay in them.
+    pub fn is_active(&self) -> bool {
+        *self == Self::Active
+    }
 }
 
 /// Who replicates a star, in one epoch.
@@ -49,6 +79,10 @@ pub struct View {
     pub leader: ServerId,
     /// Members that answer no read until they have caught up with the base of this view.
     pub joining: Vec<ServerId>,
+    /// Members on their way out: their acks count, but from when they hear of it they answer no read, and then they take
+    /// themselves out of the view.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaving: Vec<ServerId>,
     /// Servers that are catching up with the star; they ask the members for what they lack.
     pub learners: Vec<ServerId>,
 }
@@ -64,15 +98,25 @@ impl View {
         self.members.contains(&server)
     }
 
-    /// The members that hold every committed write: those that are not joining.
+    /// The members that may answer reads: those that are neither joining nor leaving.
     pub fn serving(&self) -> impl Iterator<Item = ServerId> + '_ {
+        self.holders().filter(|member| !self.leaving.contains(member))
+    }
+
+    /// The members that hold every committed write: those that are not joining.
+    pub fn holders(&self) -> impl Iterator<Item = ServerId> + '_ {
         self.members.iter().copied().filter(|member| !self.joining.contains(member))
+    }
+
+    /// Whether nobody is on the way in or out.
+    pub fn is_settled(&self) -> bool {
+        self.joining.is_empty() && self.leaving.is_empty() && self.learners.is_empty()
     }
 }
 
 impl ClusterState {
     /// The format that this version writes.
-    pub const FORMAT: u32 = 1;
+    pub const FORMAT: u32 = 2;
 
     /// The cluster's name in the configuration; [`Self::cluster`] tells its foundations apart as well.
     pub fn name(&self) -> &str {
@@ -84,8 +128,19 @@ impl ClusterState {
         self.servers.iter().find(|server| server.name == name)
     }
 
+    /// Whether two living servers reach each other, by the word of both.
+    pub fn reach(&self, one: ServerId, other: ServerId) -> bool {
+        let cannot = |from, to| self.server(from).is_some_and(|server| server.unreachable.contains(&to));
+        !cannot(one, other) && !cannot(other, one)
+    }
+
+    /// Whether a server may come into views and stay in them.
+    pub fn is_active(&self, id: ServerId) -> bool {
+        self.server(id).is_some_and(|server| server.standing.is_active())
+    }
+
     /// The server with this id.
     pub fn server(&self, id: ServerId) -> Option<&ServerRecord> {
-        self.servers.iter().find(|server| server.id == id)
+        self.servers.get(usize::from(id.0)).filter(|server| server.id == id)
     }
 }

@@ -6,12 +6,12 @@ use std::{sync::Arc, time::Duration};
 
 use star_control::{
     Agent, AgentConfig, AgentError, CasOutcome, ClusterState, ControlEvent, ControlPlane, LeaseConfig, PlanConfig,
-    Revision, ServerRecord, document::CLUSTER_KEY,
+    Revision, ServerRecord, Word, document::CLUSTER_KEY,
 };
 use star_core::{Clock, Epoch, Incarnation, ServerId, Time};
 use support::{Backend, Host, Local, Redis, TTL_MAX, Tcp, TcpHost, local_plane, settle, tcp_plane};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, oneshot},
     task::JoinHandle,
     time::timeout,
 };
@@ -27,6 +27,7 @@ fn record(name: &str, incarnation: u64) -> ServerRecord {
         incarnation: Incarnation(incarnation),
         pid: std::process::id(),
         store: None,
+        ..ServerRecord::default()
     }
 }
 
@@ -50,7 +51,7 @@ impl Running {
     fn start<P: ControlPlane>(plane: P, me: ServerRecord, config: AgentConfig) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
-        let agent = Agent::new(plane, me, config, sender, watch::channel(Vec::new()).1);
+        let agent = Agent::new(plane, me, config, sender, Word::silent());
         let task = tokio::spawn(agent.run(async move {
             let _ = stopped.await;
         }));
@@ -365,7 +366,7 @@ async fn a_server_that_does_not_fit_the_cluster_is_told_why() {
     no_lease.lease.ttl = Duration::ZERO;
     for (wrong, expected) in [(other_stars, "6 stars"), (other_name, "\"another\""), (no_lease, "0ns")] {
         let (events, _kept) = mpsc::unbounded_channel();
-        let error = Agent::new(plane.clone(), record("s2", 2), wrong, events, watch::channel(Vec::new()).1)
+        let error = Agent::new(plane.clone(), record("s2", 2), wrong, events, Word::silent())
             .register()
             .await
             .expect_err(expected);

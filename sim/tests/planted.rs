@@ -8,7 +8,7 @@ use star_sim::{
 };
 
 /// A bug, where it shows, the words of a check that finds it, and how many seeds are enough.
-const STATED: [(Bug, Mode, &str, u64); 24] = [
+const STATED: [(Bug, Mode, &str, u64); 25] = [
     (Bug::Star(Star::AckBeforeDirty), Mode::Turnover, "not noted as dirty", 5),
     (Bug::Star(Star::DirtyReadAtOnce), Mode::Turnover, "not linearizable", 10),
     (Bug::Star(Star::VersionReused), Mode::Turnover, "version monotone", 5),
@@ -33,6 +33,7 @@ const STATED: [(Bug, Mode, &str, u64); 24] = [
     (Bug::Control(Control::LeaseRevived), Mode::Churn, "clean means latest", 60),
     (Bug::Control(Control::EvictionBeforeLeaseEnd), Mode::Churn, "clean means latest", 20),
     (Bug::Control(Control::LeaseBeforeViews), Mode::Churn, "clean means latest", 60),
+    (Bug::Control(Control::LeaverTakenOut), Mode::Churn, "clean means latest", 400),
 ];
 
 #[test]

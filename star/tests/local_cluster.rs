@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use star::{BlockingClient, CasOutcome, ObjectRef, StarCluster};
-use star_core::{Clock, Version, message::Condition};
+use star_core::{Clock, Version, message::Condition, network::ClientOptions};
+
+/// Long after anything here should have happened, on whatever machine.
+const LATE: Duration = Duration::from_mins(2);
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
@@ -95,12 +98,17 @@ fn many_keys_in_one_request_and_lists() {
 fn an_object_of_the_greatest_size_and_one_above_it() {
     block_on(async {
         let cluster = StarCluster::start_local(3).await.expect("the cluster starts");
-        let client = cluster.connect().await.expect("the cluster answers");
+        let addrs: Vec<String> = cluster.servers().map(|server| server.addr().to_owned()).collect();
+        let patient = ClientOptions { request_timeout: Duration::from_mins(1), ..ClientOptions::default() };
+        let options = star::Options { network: patient, give_up_after: LATE, ..star::Options::default() };
+        let client = star::StarClient::connect(&addrs, options).await.expect("the cluster answers");
         let value: Vec<u8> = (0..64 << 20).map(|index: u32| (index / 3) as u8).collect();
         client.set("large", value.clone()).await.expect("64 MiB are taken");
         for server in cluster.servers() {
             let addr = vec![server.addr().to_owned()];
-            let other = star::StarClient::connect(&addr, star::Options::one_server()).await.expect("an answer");
+            let patient = ClientOptions { request_timeout: Duration::from_mins(1), ..ClientOptions::default() };
+            let options = star::Options { network: patient, give_up_after: LATE, ..star::Options::one_server() };
+            let other = star::StarClient::connect(&addr, options).await.expect("an answer");
             let object = other.get("large").await.expect("a read").expect("an object");
             assert!(object.value == value, "the bytes differ at {}", server.name());
         }

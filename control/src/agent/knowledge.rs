@@ -13,7 +13,7 @@ use super::{AgentError, ControlEvent};
 use crate::{
     lease::LeaseState,
     plane::{Revision, Versioned},
-    view::{ClusterState, ServerRecord},
+    view::{ClusterState, ServerRecord, Standing},
 };
 
 /// The parts of an agent that work side by side.
@@ -81,6 +81,9 @@ impl Knowledge {
                 let (name, addr, pid) = (record.name.clone(), record.addr.clone(), record.pid);
                 return Err(AgentError::Superseded { name, addr, pid });
             }
+            Some(record) if record.standing == Standing::Removed => {
+                return Err(AgentError::Removed { name: record.name.clone() });
+            }
             Some(_) => {}
         }
         let state = Arc::new(state);
@@ -141,7 +144,7 @@ impl Knowledge {
         )));
     }
 
-    fn send(&self, event: ControlEvent) {
+    pub(super) fn send(&self, event: ControlEvent) {
         // A server that does not listen any more is stopping, and stops its agent in a moment.
         let _ = self.events.send(event);
     }

@@ -5,8 +5,9 @@
 //! do. All its futures are `Send`.
 
 mod knowledge;
+mod tend;
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use star_core::{
     ids::{Epoch, ServerId, StarId},
@@ -14,11 +15,15 @@ use star_core::{
 };
 use tokio::sync::{mpsc::UnboundedSender, watch};
 
-use self::knowledge::{Knowledge, Part};
+pub use self::tend::{Reluctance, handed_over};
+use self::{
+    knowledge::{Knowledge, Part},
+    tend::asked_to_leave,
+};
 use crate::{
     document::CLUSTER_KEY,
     lease::{LeaseConfig, LeaseKeeper, LeaseState, LeaseStep},
-    plan::{PlanConfig, advanced, alive, ended_lives, plan, registered},
+    plan::{PlanConfig, ended_lives, registered},
     plane::{Acquired, CasOutcome, ControlPlane, PlaneError, Renewed, Revision, Versioned},
     view::{ClusterState, ServerRecord},
 };
@@ -41,6 +46,30 @@ pub enum ControlEvent {
     /// The control plane gives no answer, or none that can be used; it is tried again all the time. What the server
     /// knows still holds, and its lease until it ends. A sentence for people.
     Unreachable(String),
+    /// What the server had was handed over, or cannot be in time: it may end now. Once, after [`Word::leave`].
+    Left,
+}
+
+/// What a server tells its agent.
+#[derive(Clone, Debug)]
+pub struct Word {
+    /// The stars in which the server may take its next step, in their epochs; see [`crate::plan::advanced`].
+    pub ready: watch::Receiver<Vec<(StarId, Epoch)>>,
+    /// The servers that it cannot reach, and since when.
+    pub cut: watch::Receiver<BTreeMap<ServerId, Time>>,
+    /// Whether it is about to end, so that its part is to be handed over.
+    pub leave: watch::Receiver<bool>,
+}
+
+impl Word {
+    /// Of a server that never says anything.
+    pub fn silent() -> Self {
+        Self {
+            ready: watch::channel(Vec::new()).1,
+            cut: watch::channel(BTreeMap::new()).1,
+            leave: watch::channel(false).1,
+        }
+    }
 }
 
 /// What an agent must know besides its server.
@@ -82,12 +111,18 @@ pub enum AgentError {
         /// The other one's process.
         pid: u32,
     },
+    /// This server was taken out of the cluster for good: stop.
+    #[error("server {name:?} was removed from the cluster: this process must stop; start it again to have it back")]
+    Removed {
+        /// Its name.
+        name: String,
+    },
 }
 
 impl AgentError {
     /// Whether going on makes no sense. Everything else may end without this server's doing.
     fn is_final(&self) -> bool {
-        matches!(self, Self::Mismatch(_) | Self::Superseded { .. })
+        matches!(self, Self::Mismatch(_) | Self::Superseded { .. } | Self::Removed { .. })
     }
 }
 
@@ -97,8 +132,7 @@ pub struct Agent<P> {
     plane: P,
     me: ServerRecord,
     config: AgentConfig,
-    /// The stars in which the server may take its next step, in their epochs; see [`advanced`].
-    ready: watch::Receiver<Vec<(StarId, Epoch)>>,
+    word: Word,
     clock: Clock,
     knowledge: Knowledge,
     registered: bool,
@@ -107,17 +141,15 @@ pub struct Agent<P> {
 impl<P: ControlPlane> Agent<P> {
     /// An agent for the server `me`; `me.id` is not looked at, the cluster gives it. A server that has kept its memory
     /// comes with the same incarnation, any other with one that was never used under its name.
-    ///
-    /// `ready`: the stars in which the server may take its next step towards serving, in the epochs it speaks of.
     pub fn new(
         plane: P,
         me: ServerRecord,
         config: AgentConfig,
         events: UnboundedSender<ControlEvent>,
-        ready: watch::Receiver<Vec<(StarId, Epoch)>>,
+        word: Word,
     ) -> Self {
         let knowledge = Knowledge::new(me.clone(), events);
-        Self { plane, me, config, ready, clock: Clock, knowledge, registered: false }
+        Self { plane, me, config, word, clock: Clock, knowledge, registered: false }
     }
 
     /// Enters the server in the cluster and returns its number. Waits as long as the control plane cannot be reached, or
@@ -157,13 +189,22 @@ impl<P: ControlPlane> Agent<P> {
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), AgentError> {
         let work = async {
             if !self.registered {
-                self.register().await?;
+                let mut leave = self.word.leave.clone();
+                tokio::select! {
+                    registered = self.register() => drop(registered?),
+                    () = asked_to_leave(&mut leave) => {
+                        // Nothing was begun that could be handed over.
+                        self.knowledge.send(ControlEvent::Left);
+                        std::future::pending::<()>().await;
+                    }
+                }
             }
             let this = &self;
             Err(tokio::select! {
                 error = this.follow_views() => error,
                 error = this.keep_lease() => error,
                 error = this.tend_views() => error,
+                error = this.leave_in_order() => error,
             })
         };
         let outcome = tokio::select! {
@@ -235,7 +276,8 @@ impl<P: ControlPlane> Agent<P> {
         after: &ClusterState,
     ) -> Result<CasOutcome, AgentError> {
         let value = after.encode();
-        let unleased = ended_lives(before, after);
+        let by = self.registered.then_some(self.me.id);
+        let unleased = ended_lives(before, after, by);
         let outcome = self.plane.compare_and_set(CLUSTER_KEY, expected, value.clone(), &unleased).await?;
         if let CasOutcome::Done(revision) = outcome {
             self.knowledge.accept(&Versioned { revision, value })?;
@@ -256,9 +298,17 @@ impl<P: ControlPlane> Agent<P> {
     }
 
     async fn keep_lease(&self) -> AgentError {
-        let mut keeper = LeaseKeeper::new(self.config.lease);
+        let (mut keeper, mut reluctance) = (LeaseKeeper::new(self.config.lease), Reluctance::default());
         loop {
             let now = self.clock.now();
+            if let Some((_, state)) = self.knowledge.state()
+                && reluctance.is_overdue(now, &self.config.lease, &state, self.me.id, &self.word.ready.borrow())
+            {
+                // It runs out by itself, at the plane and, a little earlier, here.
+                self.knowledge.lease(keeper.state(now));
+                self.pause().await;
+                continue;
+            }
             let step = keeper.step(now);
             self.knowledge.lease(keeper.state(now));
             let outcome = match step {
@@ -309,34 +359,6 @@ impl<P: ControlPlane> Agent<P> {
             _ => return Err(PlaneError::WentBack { key: CLUSTER_KEY.into(), known, found: revision }.into()),
         }
         keeper.views_read(began);
-        Ok(())
-    }
-
-    async fn tend_views(&self) -> AgentError {
-        loop {
-            self.pause().await;
-            // Who may not count on its own view of the world does not change that of others.
-            if !self.knowledge.holds_lease(self.clock.now()) {
-                continue;
-            }
-            let outcome = self.propose().await;
-            if let Err(error) = self.knowledge.judge(Part::Planning, outcome) {
-                return error;
-            }
-        }
-    }
-
-    async fn propose(&self) -> Result<(), AgentError> {
-        let leases = self.in_time(self.plane.leases()).await?;
-        let Some((revision, state)) = self.knowledge.state() else { return Ok(()) };
-        let own_step = advanced(&state, self.me.id, &self.ready.borrow());
-        let next = own_step.or_else(|| plan(&state, &self.config.plan, &alive(&state, &leases)));
-        let Some(next) = next else { return Ok(()) };
-        match self.install(revision, &state, &next).await? {
-            CasOutcome::Done(revision) => tracing::info!(%revision, "new views installed"),
-            // Others were faster, or a lease has not run out yet; the next look tells.
-            CasOutcome::Conflict | CasOutcome::Leased(_) => {}
-        }
         Ok(())
     }
 

@@ -1,47 +1,67 @@
 //! How servers come into views: as learners, then as joining members, then as serving ones; and how leaders are spread
 //! evenly again afterwards. Every step is an epoch of its own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use star_core::ids::{Epoch, ServerId, StarId};
+use star_core::ids::ServerId;
 
-use super::{leaderships, named};
-use crate::view::{ClusterState, View};
+use super::{leaderships, moves::may_move, named, places, reach::reaches_all_that_stay, wanted_members};
+use crate::view::{ClusterState, Standing};
 
-/// Makes learners of living servers, where a star has fewer than it should.
+/// Makes learners of living servers, where a star has fewer members than it should. Where that is only because members
+/// are to be drained, few stars at a time: they have their copies meanwhile.
 pub(super) fn add_learners(state: &mut ClusterState, replicas: Option<usize>, alive: &BTreeSet<ServerId>) {
+    let wanted = wanted_members(state, replicas, alive);
     for star in 0..state.stars.len() {
         let view = &state.stars[star];
-        let has = named(view).count();
-        let wanted = replicas.unwrap_or(alive.len()).max(1);
-        if view.members.is_empty() || has >= wanted {
+        let stops = |id: ServerId| state.server(id).is_some_and(|server| server.standing == Standing::Stopping);
+        let stays = |id: &ServerId| !view.leaving.contains(id);
+        let has = named(view).filter(|id| stays(id) && !stops(*id)).count();
+        let has_active = named(view).filter(|id| stays(id) && state.is_active(*id)).count();
+        // There is nothing to learn where nobody lives who has the objects.
+        if has_active >= wanted || !view.holders().any(|id| alive.contains(&id)) {
             continue;
         }
+        let room = match wanted.checked_sub(has) {
+            Some(lacking) if lacking > 0 => lacking,
+            _ if may_move(state, star) => 1,
+            _ => continue,
+        };
         let held = places(state);
         let present: BTreeSet<ServerId> = named(view).collect();
-        let mut candidates: Vec<ServerId> = alive.difference(&present).copied().collect();
+        let fits = |id: &ServerId| state.is_active(*id) && reaches_all_that_stay(state, view, *id);
+        let mut candidates: Vec<ServerId> = alive.difference(&present).copied().filter(fits).collect();
         candidates.sort_by_key(|id| (held.get(id).copied().unwrap_or(0), *id));
-        candidates.truncate(wanted - has);
-        if !candidates.is_empty() {
+        let mut learners: Vec<ServerId> = Vec::new();
+        for one in candidates {
+            let reaches_learners = view.learners.iter().chain(&learners).all(|other| state.reach(*other, one));
+            if reaches_learners && learners.len() < room {
+                learners.push(one);
+            }
+        }
+        if !learners.is_empty() {
             let view = &mut state.stars[star];
             view.epoch = view.epoch.next();
-            view.learners.extend(candidates);
+            view.learners.extend(learners);
             view.learners.sort();
         }
     }
 }
 
 /// Lets a server that leads few stars lead one of a server that leads at least two more; one move at a time, and only
-/// while nobody is on the way into a view.
-pub(super) fn spread_leaders(state: &mut ClusterState) {
-    if state.stars.iter().any(|view| !view.joining.is_empty() || !view.learners.is_empty()) {
+/// while nobody is on the way into a view. Stars that wait for their members go on as they are.
+pub(super) fn spread_leaders(state: &mut ClusterState, alive: &BTreeSet<ServerId>) {
+    if state.stars.iter().any(|view| !view.is_settled()) {
         return;
     }
     let led = leaderships(state);
     let count = |id: ServerId| led.get(&id).copied().unwrap_or(0);
     for star in 0..state.stars.len() {
         let view = &state.stars[star];
-        let least = view.serving().min_by_key(|id| (count(*id), *id));
+        if !view.members.iter().all(|id| alive.contains(id)) {
+            continue;
+        }
+        let least = view.serving().filter(|id| state.is_active(*id)).min_by_key(|id| (count(*id), *id));
         if let Some(least) = least.filter(|least| count(*least) + 1 < count(view.leader)) {
             let view = &mut state.stars[star];
             view.epoch = view.epoch.next();
@@ -51,47 +71,15 @@ pub(super) fn spread_leaders(state: &mut ClusterState) {
     }
 }
 
-/// The state after a server took its next step in stars where it is ready for it: a learner becomes a joining member, a
-/// joining member a serving one. `ready` names the epochs that the server speaks of; other epochs stay as they are.
-/// `None` if nothing changes.
-pub fn advanced(state: &ClusterState, me: ServerId, ready: &[(StarId, Epoch)]) -> Option<ClusterState> {
-    let mut next = state.clone();
-    for (star, epoch) in ready {
-        if let Some(view) = next.stars.get_mut(usize::from(star.0)).filter(|view| view.epoch == *epoch) {
-            step(view, me);
-        }
-    }
-    (next != *state).then_some(next)
-}
-
-fn step(view: &mut View, me: ServerId) {
-    if view.learners.contains(&me) {
-        view.learners.retain(|id| *id != me);
-        view.members.push(me);
-        view.members.sort();
-        view.joining.push(me);
-        view.joining.sort();
-    } else if view.joining.contains(&me) {
-        view.joining.retain(|id| *id != me);
-    } else {
-        return;
-    }
-    view.epoch = view.epoch.next();
-}
-
-/// In how many views each server is.
-fn places(state: &ClusterState) -> BTreeMap<ServerId, usize> {
-    let mut places = BTreeMap::new();
-    for id in state.stars.iter().flat_map(named) {
-        *places.entry(id).or_insert(0) += 1;
-    }
-    places
-}
-
 #[cfg(test)]
 mod tests {
+    use star_core::ids::{Epoch, StarId};
+
     use super::*;
-    use crate::plan::{PlanConfig, plan};
+    use crate::{
+        plan::{PlanConfig, advanced, plan, tests::cluster},
+        view::View,
+    };
 
     fn view(star: u16, members: &[u16], leader: u16) -> View {
         View {
@@ -105,7 +93,7 @@ mod tests {
     }
 
     fn state(stars: Vec<View>) -> ClusterState {
-        ClusterState { stars, ..ClusterState::new("test", 1) }
+        ClusterState { stars, ..cluster(5, 1) }
     }
 
     fn wanted() -> PlanConfig {
@@ -124,21 +112,25 @@ mod tests {
         assert_eq!(learning.stars[0].epoch, Epoch(6));
         assert_eq!(plan(&learning, &wanted(), &alive(3)), None, "then it is the learner's turn");
         let ready = [(StarId(0), Epoch(6))];
-        let joining = advanced(&learning, ServerId(2), &ready).expect("a step");
+        let joining = advanced(&learning, ServerId(2), &ready, &alive(5)).expect("a step");
         assert_eq!(joining.stars[0].members, vec![ServerId(0), ServerId(1), ServerId(2)]);
         assert_eq!((&joining.stars[0].joining, &joining.stars[0].learners), (&vec![ServerId(2)], &vec![]));
-        assert_eq!(advanced(&joining, ServerId(2), &ready), None, "what is said of an older epoch counts no more");
-        let serving = advanced(&joining, ServerId(2), &[(StarId(0), Epoch(7))]).expect("a step");
+        assert_eq!(
+            advanced(&joining, ServerId(2), &ready, &alive(5)),
+            None,
+            "what is said of an older epoch counts no more"
+        );
+        let serving = advanced(&joining, ServerId(2), &[(StarId(0), Epoch(7))], &alive(5)).expect("a step");
         assert_eq!(serving.stars[0].serving().count(), 3);
         assert_eq!(serving.stars[0].epoch, Epoch(8));
-        assert_eq!(advanced(&serving, ServerId(2), &[(StarId(0), Epoch(8))]), None);
+        assert_eq!(advanced(&serving, ServerId(2), &[(StarId(0), Epoch(8))], &alive(5)), None);
     }
 
     #[test]
     fn nobody_else_can_be_advanced() {
         let start = state(vec![View { learners: vec![ServerId(2)], ..view(0, &[0, 1], 0) }]);
         for other in [0, 1, 3] {
-            assert_eq!(advanced(&start, ServerId(other), &[(StarId(0), Epoch(5))]), None);
+            assert_eq!(advanced(&start, ServerId(other), &[(StarId(0), Epoch(5))], &alive(5)), None);
         }
     }
 

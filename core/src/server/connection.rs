@@ -286,9 +286,13 @@ impl<P: Protocol + 'static> Connection<'_, P> {
         };
         match from_postcard::<Hello>(header) {
             Ok(hello) if hello.cluster == ours.cluster && hello.to == ours.server && hello.server != ours.server => {
-                debug!(server = %hello.server, incarnation = %hello.incarnation, "a server has connected");
-                if let Some(connection) = self.shared.state.borrow_mut().io.get(self.id) {
+                debug!(server = %hello.server, incarnation = %hello.incarnation, "a server greets");
+                let mut state = self.shared.state.borrow_mut();
+                if let Some(connection) = state.io.get(self.id) {
                     connection.peer = Some(hello.server);
+                }
+                if !state.io.is_failed(hello.server) {
+                    state.reach.greeted(hello.server, self.shared.clock.now());
                 }
                 Next::Read
             }

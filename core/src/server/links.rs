@@ -21,6 +21,11 @@ const BACKOFF_MIN: Duration = Duration::from_millis(10);
 /// The longest wait before dialing again: short, because a server that comes back is waited for.
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often a server is greeted on a link: so that one that hears nothing knows that something is wrong.
+const GREET_EVERY: Duration = Duration::from_secs(1);
+/// How long bytes may stay unacknowledged by the other machine until the link counts as broken. Long, because a program
+/// that reads nothing for so long breaks it too; that costs a new connection, and what was under way is said again.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(5);
 
 /// The links of a running server.
 #[derive(Default)]
@@ -65,18 +70,29 @@ impl Links {
 /// Dials a server again and again; tells the protocol when messages get through.
 async fn keep_linked<P: Protocol + 'static>(shared: Rc<Shared<P>>, server: ServerId, addr: String) {
     let mut backoff = BACKOFF_MIN;
+    let redial = shared.state.borrow().reach.redial(server);
     loop {
-        if !shared.state.borrow().io.is_failed(server) {
-            match dial(&addr).await {
-                Ok(stream) => {
-                    backoff = BACKOFF_MIN;
-                    serve_link(&shared, server, stream).await;
-                }
-                Err(error) => debug!(%server, addr, %error, "cannot reach a server yet"),
+        let began = shared.clock.now();
+        let dialed = if shared.state.borrow().io.is_failed(server) {
+            Err(std::io::Error::other("the link is cut on demand"))
+        } else {
+            dial(&addr).await
+        };
+        match dialed {
+            Ok(stream) => {
+                backoff = BACKOFF_MIN;
+                shared.state.borrow_mut().reach.linked(server);
+                serve_link(&shared, server, stream).await;
+            }
+            Err(error) => {
+                debug!(%server, addr, %error, "cannot reach a server yet");
+                shared.state.borrow_mut().reach.failed(server, began);
             }
         }
-        tokio::time::sleep(backoff).await;
-        backoff = (backoff * 2).min(BACKOFF_MAX);
+        tokio::select! {
+            () = tokio::time::sleep(backoff) => backoff = (backoff * 2).min(BACKOFF_MAX),
+            () = redial.notified() => backoff = BACKOFF_MIN,
+        }
     }
 }
 
@@ -85,6 +101,7 @@ async fn dial(addr: &str) -> std::io::Result<TcpStream> {
         .await
         .map_err(|_| std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer to the connection request"))??;
     stream.set_nodelay(true)?;
+    rustix::net::sockopt::set_tcp_user_timeout(&stream, UNACKNOWLEDGED_MAX.as_millis() as u32)?;
     Ok(stream)
 }
 
@@ -103,6 +120,9 @@ async fn serve_link<P: Protocol + 'static>(shared: &Rc<Shared<P>>, server: Serve
     info!(%server, "linked");
     shared.step(Input::LinkUp(server));
     let mut sink = [0_u8; 1024];
+    let mut greet = tokio::time::interval(GREET_EVERY);
+    greet.reset(); // The first greeting is on its way.
+    greet.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         // Nothing is said on a link in this direction but its end.
         tokio::select! {
@@ -115,6 +135,7 @@ async fn serve_link<P: Protocol + 'static>(shared: &Rc<Shared<P>>, server: Serve
                 }
             },
             () = wake.notified() => {}
+            _ = greet.tick() => shared.with_io(|io| io.send_frame(id, FrameKind::Hello, 0, &hello)),
         }
         if shared.state.borrow_mut().io.get(id).is_none_or(|connection| connection.is_closing) {
             break;

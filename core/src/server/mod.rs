@@ -10,18 +10,21 @@ mod faults;
 mod io;
 mod links;
 mod outbox;
+mod reach;
 
 use std::{
     cell::{OnceCell, RefCell},
+    collections::BTreeMap,
     rc::Rc,
     time::Duration,
 };
 
 use faults::Faults;
 use io::{ConnectionId, Io};
+use reach::Reach;
 use tokio::{
     net::TcpListener,
-    sync::{Notify, mpsc},
+    sync::{Notify, mpsc, watch},
     task::{JoinHandle, spawn_local},
 };
 use tracing::{debug, info, warn};
@@ -29,7 +32,7 @@ use tracing::{debug, info, warn};
 use crate::{
     ids::{Incarnation, ServerId},
     protocol::{Input, Protocol, TICK_MS},
-    time::Clock,
+    time::{Clock, Time},
 };
 
 /// What a server says of itself when it connects to another.
@@ -196,6 +199,7 @@ pub struct Server<P: Protocol> {
     limits: Limits,
     control_door: Option<ControlDoor>,
     observer: Option<Observer<P>>,
+    reporter: Option<watch::Sender<BTreeMap<ServerId, Time>>>,
     allows_faults: bool,
     queue: mpsc::UnboundedReceiver<Command<P>>,
     handle: Handle<P>,
@@ -217,6 +221,7 @@ pub(crate) struct State<P> {
     protocol: P,
     io: Io,
     faults: Faults,
+    reach: Reach,
     turn_is_due: bool,
     /// Numbers requests that came without an id.
     unnamed_requests: u64,
@@ -228,7 +233,16 @@ impl<P: Protocol + 'static> Server<P> {
         let listener = TcpListener::from_std(listener)?;
         let (sender, queue) = mpsc::unbounded_channel();
         let handle = Handle { queue: sender };
-        Ok(Self { listener, limits, control_door: None, observer: None, allows_faults: false, queue, handle })
+        Ok(Self {
+            listener,
+            limits,
+            control_door: None,
+            observer: None,
+            reporter: None,
+            allows_faults: false,
+            queue,
+            handle,
+        })
     }
 
     /// The command queue's open end.
@@ -246,6 +260,11 @@ impl<P: Protocol + 'static> Server<P> {
         self.observer = Some(observer);
     }
 
+    /// Has the server say which others it cannot reach, and since when.
+    pub fn report_cut(&mut self, reporter: watch::Sender<BTreeMap<ServerId, Time>>) {
+        self.reporter = Some(reporter);
+    }
+
     /// Has clients break links and end the process as they like: for tests.
     pub fn allow_faults(&mut self) {
         self.allows_faults = true;
@@ -258,6 +277,7 @@ impl<P: Protocol + 'static> Server<P> {
             protocol,
             io: Io::new(self.limits),
             faults: Faults::new(self.allows_faults),
+            reach: Reach::default(),
             turn_is_due: false,
             unnamed_requests: 0,
         };
@@ -273,7 +293,7 @@ impl<P: Protocol + 'static> Server<P> {
         let tasks = [
             spawn_local(accept(Rc::clone(&shared), self.listener)),
             spawn_local(end_turns(Rc::clone(&shared))),
-            spawn_local(tick(Rc::clone(&shared), self.observer)),
+            spawn_local(tick(Rc::clone(&shared), self.observer, self.reporter)),
             spawn_local(look_after_connections(Rc::clone(&shared))),
         ];
         drain_queue(&shared, self.queue).await;
@@ -340,7 +360,11 @@ async fn drain_queue<P: Protocol + 'static>(shared: &Rc<Shared<P>>, mut queue: m
                 Command::Peers(mut peers) => {
                     let Some(hello) = shared.hello.get() else { continue };
                     peers.retain(|peer| peer.id != hello.server);
-                    shared.state.borrow_mut().faults.learn(peers.iter());
+                    let now = shared.clock.now();
+                    let mut state = shared.state.borrow_mut();
+                    state.faults.learn(peers.iter());
+                    state.reach.set(peers.iter().map(|peer| peer.id), now);
+                    drop(state);
                     links.set(shared, peers);
                 }
                 Command::FailLink(to, failed) => shared.with_io(|io| io.fail_link(to, failed)),
@@ -368,17 +392,24 @@ fn end_turn<P: Protocol + 'static>(shared: &Rc<Shared<P>>) {
     *turn_is_due = false;
     protocol.end_turn(shared.clock.now(), io);
     for (id, stream) in io.flush() {
-        let shared = Rc::clone(shared);
+        // A client that reads nothing may keep this waiting for good: it must not keep the server.
+        let shared = Rc::downgrade(shared);
         spawn_local(async move {
             // If the socket is broken the next write says so.
             let _ = stream.writable().await;
             drop(stream);
-            shared.with_io(|io| io.unblock(id));
+            if let Some(shared) = shared.upgrade() {
+                shared.with_io(|io| io.unblock(id));
+            }
         });
     }
 }
 
-async fn tick<P: Protocol + 'static>(shared: Rc<Shared<P>>, mut observer: Option<Observer<P>>) {
+async fn tick<P: Protocol + 'static>(
+    shared: Rc<Shared<P>>,
+    mut observer: Option<Observer<P>>,
+    reporter: Option<watch::Sender<BTreeMap<ServerId, Time>>>,
+) {
     let mut timer = tokio::time::interval(Duration::from_millis(TICK_MS));
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -386,6 +417,10 @@ async fn tick<P: Protocol + 'static>(shared: Rc<Shared<P>>, mut observer: Option
         shared.step(Input::Tick);
         if let Some(observe) = &mut observer {
             observe(&shared.state.borrow().protocol);
+        }
+        if let Some(reporter) = &reporter {
+            let cut = shared.state.borrow().reach.cut(shared.clock.now());
+            reporter.send_if_modified(|known| std::mem::replace(known, cut) != *known);
         }
     }
 }

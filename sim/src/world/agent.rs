@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use star_control::{
-    CasOutcome, ClusterState, Lease, LeaseKeeper, LeaseState, LeaseStep, PlanConfig, Revision,
-    plan::{advanced, alive, plan, registered},
+    CasOutcome, ClusterState, Lease, LeaseKeeper, LeaseState, LeaseStep, PlanConfig, ReachKeeper, Revision,
+    agent::{Reluctance, handed_over},
+    plan::{advanced, alive, plan, registered, reported},
 };
 use star_core::{
     ids::{Incarnation, ServerId},
@@ -15,7 +16,7 @@ use star_core::{
 use super::{
     Event, World,
     plane::server_record,
-    server::Arrival,
+    server::{Arrival, Server},
     settings::{ControlBug, Settings},
     trace::view_line,
 };
@@ -25,6 +26,8 @@ use crate::subject::Subject;
 #[derive(Debug)]
 pub(crate) struct Agent {
     keeper: LeaseKeeper,
+    reach: ReachKeeper,
+    reluctance: Reluctance,
     /// What the server was told last about its lease.
     told: Option<Time>,
     known: Option<(Revision, Arc<ClusterState>)>,
@@ -100,6 +103,8 @@ impl Agent {
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
             keeper: LeaseKeeper::new(settings.lease),
+            reach: ReachKeeper::new(settings.lease),
+            reluctance: Reluctance::default(),
             told: None,
             known: None,
             is_registered: false,
@@ -163,6 +168,19 @@ impl<S: Subject> World<S> {
         if agent.lease_call.is_some() {
             return; // The answer, or its absence, leads back here.
         }
+        if self.is_overdue(id) {
+            // Let it run out: the others go on without this server's word.
+            let look = self.settings.lease.look_every().as_nanos() as u64;
+            let agent = &mut self.server(id).agent;
+            if agent.keeper.state(now) == LeaseState::Lost {
+                self.tell_lease(id, None);
+            }
+            let agent = &mut self.server(id).agent;
+            agent.last_look += 1;
+            let again = Occasion::Look(agent.last_look);
+            return self.occasion_in(id, look, again);
+        }
+        let agent = &mut self.server(id).agent;
         let step = agent.keeper.step(now);
         // The planted bug holds on to a lease that it had once.
         let revives = bug == Some(ControlBug::LeaseRevived) && agent.had_lease;
@@ -243,7 +261,7 @@ impl<S: Subject> World<S> {
                     let kept = |view| servers.iter().enumerate().any(|(at, one)| one.is_copy(at, state, view));
                     state.stars.iter().all(|view| view.founded.0 == 0 || kept(view))
                 };
-                let outcome = plane.compare_and_set(now, expected, &after, is_kept);
+                let outcome = plane.compare_and_set(now, expected, &after, id, is_kept);
                 if let CasOutcome::Done(_) = outcome {
                     self.views_changed(id);
                 }
@@ -358,6 +376,9 @@ impl<S: Subject> World<S> {
     fn tend_views(&mut self, id: ServerId) {
         let now = self.server_clock(id);
         self.occasion_in(id, self.settings.lease.look_every().as_nanos() as u64, Occasion::Tend);
+        if self.server(id).stop.is_some_and(|stop| self.now >= stop.give_up_at) && self.end_stop(id) {
+            return;
+        }
         let agent = &self.server(id).agent;
         if agent.view_call.is_none() && agent.told.is_some_and(|until| now < until) {
             self.ask_about_views(id, ViewAsk::Leases, Call::Leases);
@@ -365,15 +386,40 @@ impl<S: Subject> World<S> {
     }
 
     fn propose(&mut self, id: ServerId, leases: &[Lease]) {
-        let wanted: PlanConfig = self.settings.plan();
+        let (wanted, now): (PlanConfig, Time) = (self.settings.plan(), self.server_clock(id));
+        let Some((revision, state)) = self.server(id).agent.known.clone() else { return };
+        let alive = alive(&state, leases);
+        let is_hasty = self.settings.control_bug == Some(ControlBug::LeaverTakenOut);
         let server = self.server(id);
-        let (Some((revision, state)), Some(node)) = (server.agent.known.clone(), &server.node) else { return };
-        let own_step = advanced(&state, id, &node.may_advance());
-        if let Some(after) = own_step.or_else(|| plan(&state, &wanted, &alive(&state, leases))) {
+        let ready = server.node.as_ref().map_or_else(Vec::new, S::may_advance);
+        let next = if server.stop.is_some() {
+            let (next, is_done) = handed_over(&state, id, &ready, &alive);
+            if is_done {
+                self.end_stop(id);
+                return;
+            }
+            next
+        } else {
+            advanced(&state, id, &ready, &alive)
+                .or_else(|| reported(&state, id, server.agent.reach.say(now, &server.cut, &alive)))
+                .or_else(|| {
+                    plan(&state, &wanted, &alive).map(|next| if is_hasty { without_leavers(next) } else { next })
+                })
+        };
+        if let Some(after) = next {
             let after = Arc::new(after);
             let call = Call::Set { expected: revision, after: Arc::clone(&after) };
             self.ask_about_views(id, ViewAsk::Set(after), call);
         }
+    }
+
+    /// Whether a server was asked to leave long ago and does not.
+    fn is_overdue(&mut self, id: ServerId) -> bool {
+        let (now, lease) = (self.server_clock(id), self.settings.lease);
+        let Server { node, agent, .. } = self.server(id);
+        let ready = node.as_ref().map_or_else(Vec::new, S::may_advance);
+        let Some((_, state)) = &agent.known else { return false };
+        agent.reluctance.is_overdue(now, &lease, state, id, &ready)
     }
 
     fn was_set(&mut self, id: ServerId, ask: ViewAsk, outcome: CasOutcome) {
@@ -386,4 +432,15 @@ impl<S: Subject> World<S> {
             _ => self.occasion_in(id, again, Occasion::Register),
         }
     }
+}
+
+/// The planted bug: whoever is asked to leave is taken out in the same write.
+fn without_leavers(mut state: ClusterState) -> ClusterState {
+    for view in &mut state.stars {
+        for id in std::mem::take(&mut view.leaving) {
+            view.members.retain(|member| *member != id);
+            view.joining.retain(|member| *member != id);
+        }
+    }
+    state
 }

@@ -196,7 +196,7 @@ impl<S: Subject> World<S> {
             server.holds_lease(self.now)
                 && server.node.as_ref().is_some_and(|node| node.glance(view.star).epoch == view.epoch)
         };
-        let is_full = view.members.len() == wanted && view.joining.is_empty() && view.learners.is_empty();
+        let is_full = view.members.len() == wanted && view.is_settled();
         is_full && self.servers.iter().all(acts)
     }
 

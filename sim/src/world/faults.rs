@@ -3,7 +3,11 @@
 use star_control::{ClusterState, View};
 use star_core::ids::{Incarnation, ServerId, StarId};
 
-use super::{Event, World, server::Server, settings::MS};
+use super::{
+    Event, World,
+    server::{Server, Stop},
+    settings::{MS, ScriptedCut},
+};
 use crate::subject::Subject;
 
 /// The kinds of faults.
@@ -27,7 +31,7 @@ pub enum FaultKind {
     LongPause,
     /// A server is gone and comes back without its memory.
     Crash,
-    /// A server stops in order, gives its lease back, and comes back without its memory.
+    /// A server stops in order: it hands over, gives its lease back, and comes back without its memory.
     Stop,
 }
 
@@ -63,7 +67,7 @@ impl<S: Subject> Server<S> {
     pub(crate) fn is_copy(&self, id: usize, state: &ClusterState, view: &View) -> bool {
         let id = ServerId(id as u16);
         let lives = self.node.is_some() && state.server(id).is_some_and(|one| one.incarnation == self.incarnation);
-        lives && view.serving().any(|member| member == id)
+        lives && view.holders().any(|member| member == id)
     }
 }
 
@@ -142,15 +146,31 @@ impl<S: Subject> World<S> {
                 let done = self.plane.turn_over(star, first).then_some((None, 0));
                 done.inspect(|_| self.views_changed(first))
             }
-            FaultKind::Crash | FaultKind::Stop => {
+            FaultKind::Crash => {
                 let lasts = lasts(faults.down_max);
                 if !self.can_lose(first) {
                     return None;
                 }
-                self.crash(first, kind == FaultKind::Stop);
+                self.crash(first, false);
                 Some((Some(Undo::Restart(first)), lasts))
             }
+            FaultKind::Stop => {
+                let lasts = lasts(faults.down_max);
+                let can = self.can_lose(first) && self.server(first).stop.is_none();
+                can.then(|| {
+                    // It hands over first; how long that takes is up to the others.
+                    let give_up_at = self.now + self.settings.hand_over_max();
+                    self.server(first).stop = Some(Stop { give_up_at, down_for: lasts });
+                    (None, 0)
+                })
+            }
         }
+    }
+
+    /// A link is cut as the settings say.
+    pub(super) fn cut_as_scripted(&mut self, cut: ScriptedCut) {
+        self.cut(cut.from, cut.to);
+        self.plan_undo(Undo::Mend(vec![(cut.from, cut.to)]), cut.lasts);
     }
 
     /// Ends a fault; one that was ended at the end of the run is passed over.
@@ -238,6 +258,20 @@ impl<S: Subject> World<S> {
             })
     }
 
+    /// A server that was to stop has handed over, or has tried for long enough. False if it must go on until somebody else
+    /// has a copy.
+    pub(super) fn end_stop(&mut self, id: ServerId) -> bool {
+        let stop = self.server(id).stop;
+        match stop.filter(|_| self.can_lose(id)) {
+            Some(stop) => {
+                self.crash(id, true);
+                self.plan_undo(Undo::Restart(id), stop.down_for);
+                true
+            }
+            None => false,
+        }
+    }
+
     /// A server is gone, in order or not.
     pub(super) fn crash(&mut self, id: ServerId, in_order: bool) {
         if in_order {
@@ -248,6 +282,7 @@ impl<S: Subject> World<S> {
         server.inbox.clear();
         server.frozen.clear();
         server.open.clear();
+        server.stop = None;
         server.life += 1;
         self.network.forget(id);
         for other in (0..self.settings.servers).map(ServerId).filter(|other| *other != id) {

@@ -37,6 +37,7 @@ use self::{
     plane::Plane,
     queue::Queue,
     server::Arrival,
+    settings::ScriptedCut,
     workload::Workload,
 };
 pub(crate) use self::{book::Book, server::Server};
@@ -145,6 +146,7 @@ pub(crate) enum Event<S: Subject> {
         attempt: u64,
     },
     Fault,
+    Cut(ScriptedCut),
     Undo(u64),
 }
 
@@ -194,6 +196,7 @@ impl<S: Subject> World<S> {
             ids.iter().filter(|to| *to != from).for_each(|to| self.connect(*from, *to));
         }
         (0..self.settings.workload.clients).for_each(|client| self.queue.plan(0, Event::Wake(client)));
+        self.settings.script.iter().for_each(|cut| self.queue.plan(cut.at, Event::Cut(*cut)));
         if self.settings.faults.weights.iter().any(|weight| *weight > 0) {
             self.queue.plan(self.settings.faults.every.1, Event::Fault);
         }
@@ -233,6 +236,7 @@ impl<S: Subject> World<S> {
             Event::Again { client, operation } => self.again(client, operation),
             Event::Patience { client, attempt } => self.lose_patience(client, attempt),
             Event::Fault => self.fault(),
+            Event::Cut(cut) => self.cut_as_scripted(cut),
             Event::Undo(number) => self.undo(number),
         }
         Ok(true)

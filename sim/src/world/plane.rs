@@ -111,19 +111,21 @@ impl Plane {
     }
 
     /// Makes `after` the document if nobody has changed it since `expected`, and if all whose life as members ends with
-    /// it hold no lease. `is_kept`: whether a star's history goes on under its new view.
+    /// it hold no lease, but for `by`, who may take itself out. `is_kept`: whether a star's history goes on under its new view.
     pub(crate) fn compare_and_set(
         &mut self,
         now: u64,
         expected: Revision,
         after: &Arc<ClusterState>,
+        by: ServerId,
         is_kept: impl FnOnce(&ClusterState) -> bool,
     ) -> CasOutcome {
         if expected != self.revision || !is_kept(after) {
             return CasOutcome::Conflict;
         }
-        let checks = self.bug != Some(ControlBug::EvictionBeforeLeaseEnd);
-        let mut ended = ended_lives(&self.state, after).into_iter();
+        let unchecked = [ControlBug::EvictionBeforeLeaseEnd, ControlBug::LeaverTakenOut];
+        let checks = self.bug.is_none_or(|bug| !unchecked.contains(&bug));
+        let mut ended = ended_lives(&self.state, after, Some(by)).into_iter();
         let leased = |name: &String| self.state.server_named(name).is_some_and(|one| self.is_leased(one.id, now));
         if let Some(name) = ended.find(leased).filter(|_| checks) {
             return CasOutcome::Leased(name);
@@ -155,6 +157,7 @@ pub(crate) fn server_record(id: ServerId, incarnation: Incarnation) -> ServerRec
         incarnation,
         pid: 1 + u32::from(id.0),
         store: None,
+        ..ServerRecord::default()
     }
 }
 

@@ -1,7 +1,7 @@
 //! A server of the world: its inbox, its clock, its turns.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     rc::Rc,
     time::Duration,
 };
@@ -50,9 +50,22 @@ pub(crate) struct Server<S: Subject> {
     pub(crate) lease_until: Time,
     /// What keeps its lease and its views.
     pub(crate) agent: Agent,
+    /// The servers to which its links are down, and since when on its own clock.
+    pub(crate) cut: BTreeMap<ServerId, Time>,
+    /// Whether it is about to stop.
+    pub(crate) stop: Option<Stop>,
     /// Requests that it has not answered yet.
     pub(crate) open: BTreeSet<Token>,
     turn_random: Random,
+}
+
+/// How a server stops.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stop {
+    /// When it stops whether it has handed over or not.
+    pub(crate) give_up_at: u64,
+    /// For how long it is gone then.
+    pub(crate) down_for: u64,
 }
 
 /// What waits in an inbox.
@@ -82,6 +95,8 @@ impl<S: Subject> Server<S> {
             clock_drift: drift,
             lease_until: Time::ZERO,
             agent: Agent::new(settings),
+            cut: BTreeMap::new(),
+            stop: None,
             open: BTreeSet::new(),
             turn_random: random.fork(),
         }
@@ -119,7 +134,9 @@ impl<S: Subject> World<S> {
         server.life += 1;
         server.inbox.clear();
         (server.turn_planned, server.tick_waits, server.lease_until) = (false, false, Time::ZERO);
-        let life = server.life;
+        let (life, clock) = (server.life, server.clock(self.now));
+        server.cut = (0..self.settings.servers).map(|other| (ServerId(other), clock)).collect();
+        server.cut.remove(&id);
         let first_tick = self.now + server.turn_random.between(0, TICK_MS * MS);
         self.checks.forget(id);
         self.queue.plan(first_tick, Event::Tick { server: id, life });
@@ -217,10 +234,13 @@ impl<S: Subject> World<S> {
                 if !network.open(id, to, generation) {
                     return None;
                 }
+                server.cut.remove(&to);
                 trace.event(*now, &[3, to.0.into(), number], &[], || format!("{id}  link to {to} is up"));
                 Input::LinkUp(to)
             }
             Arrival::LinkDown(to) => {
+                let since = server.clock(*now);
+                server.cut.entry(to).or_insert(since);
                 trace.event(*now, &[4, to.0.into(), number], &[], || format!("{id}  link to {to} is down"));
                 Input::LinkDown(to)
             }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use star_control::{LeaseConfig, PlanConfig};
+use star_core::ids::ServerId;
 
 use super::faults::FaultKind;
 use crate::random::Random;
@@ -45,12 +46,27 @@ pub struct Settings {
     pub restart_all: bool,
     /// Whether a client may send a write again: not where servers remember only a few requests.
     pub writes_again: bool,
+    /// Links that are cut at a given time, beside the faults that come at random.
+    pub script: Vec<ScriptedCut>,
     /// A mistake of the control plane or of the agents, put in on purpose.
     pub control_bug: Option<ControlBug>,
     /// The clients.
     pub workload: Workload,
     /// What breaks.
     pub faults: Faults,
+}
+
+/// A link that is cut in one direction.
+#[derive(Clone, Copy, Debug)]
+pub struct ScriptedCut {
+    /// When.
+    pub at: u64,
+    /// For how long.
+    pub lasts: u64,
+    /// Who sends.
+    pub from: ServerId,
+    /// Who hears nothing.
+    pub to: ServerId,
 }
 
 /// Mistakes around the protocol that can be planted; those of the protocol are `star::protocol::Bug`.
@@ -62,11 +78,14 @@ pub enum ControlBug {
     EvictionBeforeLeaseEnd,
     /// A lease that was just acquired counts before the views are read.
     LeaseBeforeViews,
+    /// A member that should leave is taken out at once, without its word and with its lease in its hand.
+    LeaverTakenOut,
 }
 
 impl ControlBug {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::LeaseRevived, Self::EvictionBeforeLeaseEnd, Self::LeaseBeforeViews];
+    pub const ALL: [Self; 4] =
+        [Self::LeaseRevived, Self::EvictionBeforeLeaseEnd, Self::LeaseBeforeViews, Self::LeaverTakenOut];
 }
 
 /// What the clients do.
@@ -136,6 +155,7 @@ impl Settings {
             lease: LeaseConfig { ttl: Duration::from_nanos(lease), drift_margin: Duration::from_nanos(lease / 10) },
             restart_all: false,
             writes_again: true,
+            script: Vec::new(),
             control_bug: None,
             workload: Workload::random(random, delay_max),
             faults: Faults {
@@ -173,6 +193,11 @@ impl Settings {
         (self.steps, self.time_max) = (15_000, random.between(10, 25) * lease);
         self.restart_all = random.chance(250_000);
         self
+    }
+
+    /// How long a server that stops tries to hand over.
+    pub(crate) fn hand_over_max(&self) -> u64 {
+        10 * self.lease.ttl.as_nanos() as u64
     }
 
     /// What the views should look like.

@@ -59,5 +59,6 @@ pub(crate) fn view_line(view: &View) -> String {
     };
     let (members, joining) = (list("of", &view.members), list("joining", &view.joining));
     let learners = list("learners", &view.learners);
-    format!("star {} epoch {} leader {}{members}{joining}{learners}", view.star, view.epoch, view.leader)
+    let leaving = list("leaving", &view.leaving);
+    format!("star {} epoch {} leader {}{members}{joining}{leaving}{learners}", view.star, view.epoch, view.leader)
 }

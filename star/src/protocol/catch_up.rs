@@ -77,6 +77,9 @@ impl Replica {
         if self.view.learners.contains(&me) {
             return self.catch_up.is_exact;
         }
+        if self.view.leaving.contains(&me) {
+            return self.may_leave;
+        }
         self.view.joining.contains(&me) && self.installed && self.ready >= self.base
     }
 

@@ -12,6 +12,7 @@ mod context;
 mod gather;
 pub mod invariants;
 mod leader;
+mod leave;
 mod list;
 mod log;
 pub mod message;

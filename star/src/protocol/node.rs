@@ -88,8 +88,8 @@ impl<S: Store> StarNode<S> {
         &self.replicas
     }
 
-    /// The stars in which this server has come as far as it must for the next step towards serving, in their epochs: a
-    /// learner that holds the objects, or a joining member that holds the base of its view.
+    /// The stars in which this server has come as far as it must for its next step, in their epochs: a learner that holds
+    /// the objects, a joining member that holds the base of its view, or a leaving one that answers nothing any more.
     pub fn may_advance(&self) -> Vec<(StarId, Epoch)> {
         let me = self.config.me;
         let hasty = self.config.has_bug(Bug::BaseIgnored);

@@ -82,6 +82,10 @@ pub struct Replica {
     /// The last seq of the order with which this server installed its view.
     pub(crate) base: Seq,
     pub(crate) catch_up: CatchUp,
+    /// Since when this server is asked to leave, if it is.
+    pub(crate) leaving_since: Option<Time>,
+    /// Whether it has nothing to wait for before it leaves.
+    pub(crate) may_leave: bool,
 }
 
 /// A write that is not committed here.
@@ -160,6 +164,8 @@ impl Replica {
             progress: Progress::default(),
             base: Seq(0),
             catch_up: CatchUp::default(),
+            leaving_since: None,
+            may_leave: false,
         }
     }
 
@@ -178,7 +184,7 @@ impl Replica {
 
     /// Whether this server may answer reads of this star while its lease lasts: it has every committed write.
     pub(crate) fn serves(&self, me: ServerId) -> bool {
-        self.view.is_member(me) && !self.view.joining.contains(&me)
+        self.view.is_member(me) && !self.view.joining.contains(&me) && !self.view.leaving.contains(&me)
     }
 
     /// A message of another server.
@@ -268,5 +274,6 @@ impl Replica {
         self.repair(cx);
         self.ask_reads_again(cx);
         self.tend_catch_up(cx);
+        self.tend_leaving(cx);
     }
 }

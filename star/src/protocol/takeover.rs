@@ -49,6 +49,7 @@ impl Replica {
         }
         self.finished_below.retain(|origin, _| view.is_member(*origin));
         self.progress.touch(cx.now);
+        self.begin_leaving(cx);
         cx.store.set_serving(self.star, self.serves(me));
         if view.is_member(me) {
             self.report(cx);

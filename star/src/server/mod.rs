@@ -8,13 +8,14 @@ mod options;
 mod plane;
 
 use std::{
+    collections::BTreeMap,
     net::TcpListener,
     sync::Arc,
     thread::JoinHandle,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use star_control::{Agent, AgentConfig, ClusterState, ControlEvent, ServerRecord};
+use star_control::{Agent, AgentConfig, ClusterState, ControlEvent, ServerRecord, Standing, Word};
 use star_core::{
     Epoch, Incarnation, ServerId, StarId, Time,
     config::Config,
@@ -40,6 +41,7 @@ pub struct StarServer {
     name: String,
     addr: String,
     handle: Handle<Node>,
+    stop: watch::Sender<bool>,
     failure: watch::Receiver<Option<String>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -69,12 +71,13 @@ impl StarServer {
         let (report_failure, failure) = watch::channel(None);
         let (started, is_started) = std::sync::mpsc::channel();
         let (name, addr) = (options.name.clone(), options.addr.clone());
-        let run = Run { options, plane, report_failure };
+        let (stop, stops) = watch::channel(false);
+        let run = Run { options, plane, stops, report_failure };
         let thread = std::thread::Builder::new()
             .name(format!("star-{name}"))
             .spawn(move || run.server_thread(listener, store, &started))?;
         let handle = is_started.recv().map_err(|_| std::io::Error::other("the server's thread ended at once"))??;
-        Ok(Self { name, addr, handle, failure, thread: Some(thread) })
+        Ok(Self { name, addr, handle, stop, failure, thread: Some(thread) })
     }
 
     /// The server's name.
@@ -102,13 +105,15 @@ impl StarServer {
         self.handle.fix_link(to);
     }
 
-    /// Stops the server: it answers what it can, gives its lease back and removes its store. Blocks until that is done.
+    /// Stops the server: it hands its part in every star over, answers what it can, gives its lease back and removes its
+    /// store. Blocks until that is done; bounded by some leases, also where nobody can take over.
     pub fn stop(mut self) {
         self.stop_now();
     }
 
     fn stop_now(&mut self) {
-        self.handle.stop();
+        // The agent hands over what the server has, and then has it stop.
+        self.stop.send_replace(true);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -127,13 +132,15 @@ impl Drop for StarServer {
 struct Run {
     options: ServerOptions,
     plane: ControlPlane,
+    /// Whether the server is about to end.
+    stops: watch::Receiver<bool>,
     report_failure: watch::Sender<Option<String>>,
 }
 
 /// What ties the agent to the server.
 struct Agency {
     events: mpsc::UnboundedSender<ControlEvent>,
-    ready: watch::Receiver<Vec<(StarId, Epoch)>>,
+    word: Word,
     stops: oneshot::Receiver<()>,
 }
 
@@ -167,8 +174,11 @@ impl Run {
         let handle = server.handle();
         let (stop_agent, agent_stops) = oneshot::channel();
         let (events, news) = mpsc::unbounded_channel();
-        let (advance, ready) = watch::channel(Vec::new());
-        let agent = self.start_agent(handle.clone(), Agency { events, ready, stops: agent_stops });
+        let (advance, ready) = watch::channel(Vec::<(StarId, Epoch)>::new());
+        let (report, cut) = watch::channel(BTreeMap::new());
+        let word = Word { ready, cut, leave: self.stops.clone() };
+        let agent = self.start_agent(handle.clone(), Agency { events, word, stops: agent_stops });
+        server.report_cut(report);
         server.observe(Box::new(move |node| {
             let ready = node.may_advance();
             advance.send_if_modified(|known| std::mem::replace(known, ready) != *known);
@@ -205,7 +215,7 @@ impl Run {
 
     /// The agent's thread: registration, lease, views.
     fn start_agent(&self, handle: Handle<Node>, agency: Agency) -> std::io::Result<JoinHandle<()>> {
-        let Agency { events, ready, stops } = agency;
+        let Agency { events, word, stops } = agency;
         let options = &self.options;
         let me = ServerRecord {
             id: ServerId::default(),
@@ -214,9 +224,11 @@ impl Run {
             incarnation: options.node.incarnation,
             pid: std::process::id(),
             store: Some(options.store_path.display().to_string()),
+            ..ServerRecord::default()
         };
         let config = AgentConfig { cluster: options.cluster.clone(), plan: options.plan.clone(), lease: options.lease };
-        let agent = Agent::new(self.plane.client.clone(), me, config, events, ready);
+        let agent = Agent::new(self.plane.client.clone(), me, config, events, word);
+        let stops_server = StopsServer(handle);
         let report_failure = self.report_failure.clone();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let span = info_span!("agent", name = %options.name);
@@ -224,12 +236,21 @@ impl Run {
             if let Err(error) = agent.run(async { drop(stops.await) }).await {
                 error!(%error, "the server must stop");
                 report_failure.send_replace(Some(error.to_string()));
-                handle.stop();
             }
+            drop(stops_server);
         };
         std::thread::Builder::new()
             .name(format!("agent-{}", options.name))
             .spawn(move || runtime.block_on(work.instrument(span)))
+    }
+}
+
+/// Stops the server when the agent's thread ends, however it ends: nobody else would.
+struct StopsServer(Handle<Node>);
+
+impl Drop for StopsServer {
+    fn drop(&mut self) {
+        self.0.stop();
     }
 }
 
@@ -256,6 +277,7 @@ impl Follow {
                 }
                 ControlEvent::Waiting(why) => info!(%why, "waiting"),
                 ControlEvent::Unreachable(why) => warn!(%why, "trouble with the control plane"),
+                ControlEvent::Left => self.handle.stop(),
             }
         }
     }
@@ -265,7 +287,8 @@ impl Follow {
             self.join(&cluster);
         }
         warn_of_losses(self.known.as_deref(), &cluster);
-        self.handle.set_peers(cluster.servers.iter().map(peer).collect());
+        self.handle
+            .set_peers(cluster.servers.iter().filter(|one| one.standing != Standing::Removed).map(peer).collect());
         self.known = Some(Arc::clone(&cluster));
         self.tell(Control::Cluster(cluster));
     }

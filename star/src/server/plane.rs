@@ -86,7 +86,7 @@ fn failed(why: &str) -> String {
 pub(super) fn trouble(event: &ControlEvent) -> Option<&str> {
     match event {
         ControlEvent::Waiting(why) | ControlEvent::Unreachable(why) => Some(why),
-        ControlEvent::Cluster(_) | ControlEvent::Lease { .. } | ControlEvent::LeaseLost => None,
+        ControlEvent::Cluster(_) | ControlEvent::Lease { .. } | ControlEvent::LeaseLost | ControlEvent::Left => None,
     }
 }
 

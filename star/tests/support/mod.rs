@@ -47,6 +47,7 @@ impl Net {
             incarnation: Incarnation(1),
             pid: 1,
             store: None,
+            ..ServerRecord::default()
         };
         Self {
             nodes: (0..servers).map(|id| node(id, 1, stars, capacity_bytes)).collect(),
@@ -110,6 +111,7 @@ impl Net {
             leader: ServerId(leader),
             joining: ids(joining),
             learners: ids(learners),
+            ..View::default()
         };
     }
 

@@ -1,0 +1,200 @@
+//! The agent's part in the views: its server's own steps, its word about who cannot be reached, the planner's proposals,
+//! and handing over before the server ends.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use star_core::{
+    ids::{Epoch, ServerId, StarId},
+    time::Time,
+};
+use tokio::sync::watch;
+
+use super::{Agent, AgentError, ControlEvent, knowledge::Part};
+use crate::{
+    lease::LeaseConfig,
+    plan::{advanced, alive, marked, plan, reported, stopped},
+    plane::{CasOutcome, ControlPlane},
+    reach::ReachKeeper,
+    view::{ClusterState, Standing, View},
+};
+
+/// How many leases long a server may take to give way that is asked to, before its lease is let go instead.
+const GIVE_WAY_LEASES: u32 = 10;
+
+/// How many leases long handing over may take as a whole, and without an answer of the control plane.
+const HAND_OVER_LEASES: u32 = 5;
+const UNANSWERED_LEASES: u32 = 2;
+
+impl<P: ControlPlane> Agent<P> {
+    pub(super) async fn tend_views(&self) -> AgentError {
+        let mut reach = ReachKeeper::new(self.config.lease);
+        loop {
+            self.pause().await;
+            // Who may not count on its own view of the world does not change that of others.
+            if !self.knowledge.holds_lease(self.clock.now()) {
+                continue;
+            }
+            let outcome = self.propose(&mut reach).await;
+            if let Err(error) = self.knowledge.judge(Part::Planning, outcome) {
+                return error;
+            }
+        }
+    }
+
+    async fn propose(&self, reach: &mut ReachKeeper) -> Result<(), AgentError> {
+        let leases = self.in_time(self.plane.leases()).await?;
+        let Some((revision, state)) = self.knowledge.state() else { return Ok(()) };
+        let (me, alive) = (self.me.id, alive(&state, &leases));
+        let own_step = advanced(&state, me, &self.word.ready.borrow(), &alive);
+        let next = own_step
+            .or_else(|| reported(&state, me, reach.say(self.clock.now(), &self.word.cut.borrow(), &alive)))
+            .or_else(|| plan(&state, &self.config.plan, &alive));
+        let Some(next) = next else { return Ok(()) };
+        match self.install(revision, &state, &next).await? {
+            CasOutcome::Done(revision) => tracing::info!(%revision, "new views installed"),
+            // Others were faster, or a lease has not run out yet; the next look tells.
+            CasOutcome::Conflict | CasOutcome::Leased(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Waits until the server is about to end, has others go on in its place, and says so. Bounded: what cannot be handed
+    /// over in time the others take when the lease is given back.
+    pub(super) async fn leave_in_order(&self) -> AgentError {
+        asked_to_leave(&mut self.word.leave.clone()).await;
+        let limit = self.config.lease.ttl * HAND_OVER_LEASES;
+        if tokio::time::timeout(limit, self.hand_over()).await.is_err() {
+            tracing::warn!(
+                ?limit,
+                "not everything was handed over in time; the others go on when the lease is given back"
+            );
+        }
+        self.knowledge.send(ControlEvent::Left);
+        std::future::pending().await
+    }
+
+    async fn hand_over(&self) {
+        let mut answered = self.clock.now();
+        while self.knowledge.holds_lease(self.clock.now()) {
+            match self.hand_over_more().await {
+                Ok(true) => return,
+                Ok(false) => answered = self.clock.now(),
+                Err(error) => {
+                    tracing::warn!(%error, "handing over");
+                    if self.clock.now().since(answered) > self.config.lease.ttl * UNANSWERED_LEASES {
+                        return;
+                    }
+                }
+            }
+            tokio::time::sleep(self.config.lease.look_every() / 10).await;
+        }
+    }
+
+    /// Takes the next step out of the views; true if there is none any more.
+    async fn hand_over_more(&self) -> Result<bool, AgentError> {
+        if self.knowledge.state().is_none_or(|(_, state)| !has_others(&state, self.me.id)) {
+            return Ok(true); // Not even the control plane need be there for that.
+        }
+        let leases = self.in_time(self.plane.leases()).await?;
+        let Some((revision, state)) = self.knowledge.state() else { return Ok(true) };
+        let alive = alive(&state, &leases);
+        let (next, is_last) = handed_over(&state, self.me.id, &self.word.ready.borrow(), &alive);
+        if let Some(next) = next {
+            self.install(revision, &state, &next).await?;
+        }
+        Ok(is_last)
+    }
+}
+
+/// Waits until the server is about to end; for good if nobody is left who could say so.
+pub(super) async fn asked_to_leave(leave: &mut watch::Receiver<bool>) {
+    if leave.wait_for(|leave| *leave).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Whether in any view of this server somebody else could go on, as far as is known.
+fn has_others(state: &ClusterState, me: ServerId) -> bool {
+    let stays = |id: ServerId| id != me && state.server(id).is_some_and(|one| one.standing != Standing::Stopping);
+    state.stars.iter().any(|view| view.is_member(me) && view.serving().any(stays))
+}
+
+/// The state after a server that is about to end took its next step out of the views, and whether it is done with it: it is
+/// in no view any more that somebody else could go on with.
+pub fn handed_over(
+    state: &ClusterState,
+    me: ServerId,
+    ready: &[(StarId, Epoch)],
+    alive: &BTreeSet<ServerId>,
+) -> (Option<ClusterState>, bool) {
+    let stopping = match state.server(me) {
+        Some(record) if record.standing == Standing::Active => marked(state, me, Standing::Stopping),
+        _ => None,
+    };
+    let told = stopped(stopping.as_ref().unwrap_or(state), me, alive);
+    let next = advanced(state, me, ready, alive).or_else(|| (told != *state).then_some(told));
+    let stays = |id: ServerId| {
+        alive.contains(&id) && state.server(id).is_some_and(|server| server.standing != Standing::Stopping)
+    };
+    let is_open = |view: &View| view.leaving.contains(&me) && view.serving().any(stays);
+    let is_done = next.is_none() && !state.stars.iter().any(is_open);
+    (next, is_done)
+}
+
+/// Whether a server does not give way although it was asked to. Its lease is let go then, so that the others can go on
+/// without its word.
+#[derive(Debug, Default)]
+pub struct Reluctance {
+    /// The stars that it was asked to leave and still serves, as far as is known, and since when.
+    asked: BTreeMap<StarId, Time>,
+}
+
+impl Reluctance {
+    /// Whether the lease of `me` must not be kept any longer at `now`.
+    pub fn is_overdue(
+        &mut self,
+        now: Time,
+        lease: &LeaseConfig,
+        state: &ClusterState,
+        me: ServerId,
+        ready: &[(StarId, Epoch)],
+    ) -> bool {
+        let asks = |view: &&View| view.leaving.contains(&me) && !ready.contains(&(view.star, view.epoch));
+        let asked = state.stars.iter().filter(asks).map(|view| view.star);
+        self.asked = asked.map(|star| (star, self.asked.get(&star).copied().unwrap_or(now))).collect();
+        self.asked.values().any(|since| now.since(*since) >= lease.ttl * GIVE_WAY_LEASES)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use star_core::ids::Incarnation;
+
+    use super::*;
+    use crate::{plan::registered, view::ServerRecord};
+
+    #[test]
+    fn who_is_asked_to_leave_and_does_not_lets_its_lease_go() {
+        let (lease, me) = (LeaseConfig::default(), ServerId(1));
+        let mut state = ClusterState::new("test-1", 2);
+        for name in ["a", "b"] {
+            let record = ServerRecord { name: name.into(), incarnation: Incarnation(1), ..ServerRecord::default() };
+            state = registered(&state, &record).0;
+        }
+        let at = |leases: u32| Time::ZERO + lease.ttl * leases;
+        let mut reluctance = Reluctance::default();
+        let mut overdue =
+            |now, state: &ClusterState, ready: &[(StarId, Epoch)]| reluctance.is_overdue(now, &lease, state, me, ready);
+        assert!(!overdue(at(0), &state, &[]));
+        state.stars[1].epoch = Epoch(4);
+        state.stars[1].leaving = vec![me];
+        assert!(!overdue(at(100), &state, &[]), "it was asked just now");
+        state.stars[1].epoch = Epoch(5);
+        assert!(!overdue(at(109), &state, &[(StarId(1), Epoch(4))]), "it speaks of an older epoch");
+        assert!(overdue(at(110), &state, &[]), "another epoch is no new beginning");
+        assert!(!overdue(at(110), &state, &[(StarId(1), Epoch(5))]), "it has given way");
+        assert!(!overdue(at(111), &state, &[]));
+        state.stars[1].leaving.clear();
+        assert!(!overdue(at(200), &state, &[]));
+    }
+}
