@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
     bench::BenchArgs, chaos::ChaosArgs, check::CheckArgs, compare::CompareArgs, completions::CompletionsArgs,
-    del::DelArgs, demo::DemoArgs, fault::FaultArgs, get::GetArgs, ls::LsArgs, serve::ServeArgs, set::SetArgs,
-    shell::ShellArgs, status::StatusArgs, up::UpArgs,
+    del::DelArgs, demo::DemoArgs, fault::FaultArgs, get::GetArgs, ls::LsArgs, serve::ServeArgs, server::ServerArgs,
+    set::SetArgs, shell::ShellArgs, status::StatusArgs, up::UpArgs,
 };
 
 const EXAMPLES: &str = "\
@@ -99,6 +99,8 @@ pub(crate) enum Command {
     Up(UpArgs),
     /// Run one server in the foreground
     Serve(ServeArgs),
+    /// Show, add, drain and remove servers of a running cluster
+    Server(ServerArgs),
     /// Store an object
     #[command(visible_alias = "put")]
     Set(SetArgs),

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use star_control::{ClusterState, View};
+use star_control::{ClusterState, Standing, View};
 use star_core::{
     ServerId,
     message::{RequestBody, Response, ResponseBody},
@@ -110,7 +110,15 @@ pub(crate) struct StarLine {
     pub(crate) leader: Option<String>,
     pub(crate) members: Vec<String>,
     pub(crate) joining: Vec<String>,
+    pub(crate) leaving: Vec<String>,
     pub(crate) learners: Vec<String>,
+}
+
+impl StarLine {
+    /// How many are on their way in or out.
+    pub(crate) fn on_the_way(&self) -> usize {
+        self.joining.len() + self.leaving.len() + self.learners.len()
+    }
 }
 
 /// A server does all that it is there for.
@@ -167,6 +175,7 @@ pub(crate) async fn gather(known: &[(String, String)], timeout: Duration) -> Clu
     let mut lines = ask_all(known.to_vec(), timeout).await;
     let others: Vec<_> = states(&lines)
         .flat_map(|cluster| &cluster.servers)
+        .filter(|record| record.standing != Standing::Removed)
         .filter(|record| !lines.iter().any(|line| line.name == record.name || line.addr == record.addr))
         .map(|record| (record.name.clone(), record.addr.clone()))
         .collect::<BTreeMap<_, _>>()
@@ -256,6 +265,7 @@ fn stars(lines: &[ServerLine]) -> Vec<StarLine> {
                 leader: (!view.members.is_empty()).then(|| name(&view.leader)),
                 members: names(&view.members),
                 joining: names(&view.joining),
+                leaving: names(&view.leaving),
                 learners: names(&view.learners),
             }
         })

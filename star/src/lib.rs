@@ -12,4 +12,4 @@ mod server;
 
 pub use client::{BlockingClient, CasOutcome, ClientError, Object, ObjectRef, Options, Page, StarClient, Transport};
 pub use cluster::{LocalError, StarCluster};
-pub use server::{ControlOptions, ServerOptions, StarServer, StartError};
+pub use server::{ControlOptions, ServerOptions, StarServer, StartError, control_plane};

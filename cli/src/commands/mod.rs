@@ -11,6 +11,7 @@ pub(crate) mod fault;
 pub(crate) mod get;
 pub(crate) mod ls;
 pub(crate) mod serve;
+pub(crate) mod server;
 pub(crate) mod set;
 pub(crate) mod shell;
 pub(crate) mod status;
@@ -27,6 +28,7 @@ pub(crate) fn run(cli: Cli) -> CliResult {
     match cli.command {
         Command::Up(args) => up::run(&global, &args),
         Command::Serve(args) => serve::run(&global, &args),
+        Command::Server(args) => server::run(&global, &args),
         Command::Set(args) => set::run(&global, &args),
         Command::Get(args) => get::run(&global, &args),
         Command::Del(args) => del::run(&global, &args),

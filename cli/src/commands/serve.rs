@@ -3,7 +3,8 @@
 use std::io::Read;
 
 use clap::Args;
-use star::StarServer;
+use star::{StarServer, StartError};
+use star_core::config::Config;
 use tokio::sync::oneshot;
 
 use crate::{
@@ -34,15 +35,25 @@ pub(crate) struct ServeArgs {
 
 pub(crate) fn run(global: &GlobalArgs, args: &ServeArgs) -> CliResult {
     let config = settings::load(global)?;
-    star_core::logger::init(&config.log, &args.name)?;
+    serve(&config, &args.name, args.until_stdin_closes, || StarServer::start(&config, &args.name))
+}
+
+/// Runs a server until it is asked to end, or must.
+pub(super) fn serve(
+    config: &Config,
+    name: &str,
+    until_stdin_closes: bool,
+    start: impl FnOnce() -> Result<StarServer, StartError>,
+) -> CliResult {
+    star_core::logger::init(&config.log, name)?;
     let runtime = connection::runtime()?;
     // Before the server starts: a signal that comes while it does must stop it too, in good order.
     let signals = {
         let _inside = runtime.enter();
         Signals::new()?
     };
-    let server = StarServer::start(&config, &args.name)?;
-    let outcome = runtime.block_on(wait(&server, signals, args.until_stdin_closes));
+    let server = start()?;
+    let outcome = runtime.block_on(wait(&server, signals, until_stdin_closes));
     server.stop();
     outcome
 }

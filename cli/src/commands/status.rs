@@ -88,7 +88,7 @@ pub(super) fn state(state: &str) -> String {
 }
 
 fn star_table(cluster: &ClusterStatus) -> comfy_table::Table {
-    let mut table = output::table(&["star", "epoch", "leader", "members", "joining", "learners"], &[0, 1]);
+    let mut table = output::table(&["star", "epoch", "leader", "members", "joining", "leaving", "learners"], &[0, 1]);
     let names = |names: &[String]| if names.is_empty() { "-".to_owned() } else { names.join(" ") };
     for star in &cluster.stars {
         table.add_row([
@@ -97,6 +97,7 @@ fn star_table(cluster: &ClusterStatus) -> comfy_table::Table {
             star.leader.clone().unwrap_or_else(|| "-".to_owned()),
             names(&star.members),
             names(&star.joining),
+            names(&star.leaving),
             names(&star.learners),
         ]);
     }

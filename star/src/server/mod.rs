@@ -31,6 +31,7 @@ use tracing::{Instrument, error, info, info_span, warn};
 
 pub use self::options::{ControlOptions, ServerOptions, StartError};
 use self::plane::ControlPlane;
+pub use self::plane::control_plane;
 use crate::protocol::{Control, StarNode};
 
 type Node = StarNode<MappedStore>;

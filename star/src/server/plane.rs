@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use star_control::{ControlEvent, Plane, PlaneError, RedisOptions, RedisPlane, embedded::ClusterTimes};
-use star_core::{protocol::Input, server::Handle};
+use star_core::{config::Config, protocol::Input, server::Handle};
 use star_raft::{MemberState, RaftHost, RaftOptions, remote_client};
 use tokio::sync::watch;
 
@@ -64,6 +64,16 @@ impl ControlPlane {
         let note = note.or_else(|| trouble.map(ToOwned::to_owned));
         PlaneStatus { backend: "embedded", role, leader: member.leader().map(|leader| leader.name), note }
     }
+}
+
+/// A client of the control plane that the configuration names, for programs that are none of its servers. To be used on
+/// one runtime.
+pub fn control_plane(config: &Config) -> Result<Plane, StartError> {
+    let options = ServerOptions::from_config(config, &config.cluster.servers[0].name)?;
+    Ok(match &options.control {
+        ControlOptions::Embedded { members, .. } => Plane::Embedded(remote_client(members, ClusterTimes::default())),
+        ControlOptions::Redis(url) => Plane::Redis(redis(url, &options)?),
+    })
 }
 
 fn redis(url: &str, options: &ServerOptions) -> Result<RedisPlane, PlaneError> {

@@ -103,10 +103,7 @@ impl Cluster {
     fn is_whole(&self, cluster: &ClusterStatus) -> bool {
         let count = self.servers.len();
         let serves_all = cluster.servers.iter().all(|server| server.state == UP);
-        let has_all = cluster
-            .stars
-            .iter()
-            .all(|star| star.members.len() == count && star.joining.is_empty() && star.learners.is_empty());
+        let has_all = cluster.stars.iter().all(|star| star.members.len() == count && star.on_the_way() == 0);
         serves_all && has_all && cluster.servers.len() == count && !cluster.stars.is_empty()
     }
 
@@ -116,7 +113,7 @@ impl Cluster {
         let stars: Vec<String> = cluster
             .stars
             .iter()
-            .filter(|star| star.members.len() < self.servers.len() || !star.joining.is_empty())
+            .filter(|star| star.members.len() < self.servers.len() || star.on_the_way() > 0)
             .map(|star| {
                 let (members, joining, learners) =
                     (star.members.join(""), star.joining.join(""), star.learners.join(""));

@@ -1,0 +1,76 @@
+//! `star server`: servers come into a running cluster, are drained and forgotten.
+
+mod support;
+
+use std::process::{Child, Stdio};
+
+use rustix::process::Signal;
+use serde_json::Value;
+use support::{Place, free_ports, signal, star, wait_until};
+
+/// A process that ends with the test.
+struct Guard(Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn list(place: &Place) -> Value {
+    place.run(&["server", "list", "--json"]).expect(0).json()
+}
+
+fn line<'a>(list: &'a Value, name: &str) -> &'a Value {
+    list["servers"].as_array().expect("servers").iter().find(|server| server["name"] == name).unwrap_or(&Value::Null)
+}
+
+fn serves_all(place: &Place, name: &str) -> bool {
+    let list = list(place);
+    let one = line(&list, name);
+    one["views"] == 8 && one["moving"] == 0
+}
+
+#[test]
+fn a_server_is_added_drained_stopped_removed_and_addedagain() {
+    let place = Place::new(3);
+    let mut up = place.up();
+    place.up_output();
+    place.run(&["set", "k", "v"]).expect(0);
+
+    let addr = format!("127.0.0.1:{}", free_ports(1));
+    let add = || {
+        let mut command = star(place.path(), &["server", "add", "x", &addr]);
+        Guard(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program runs"))
+    };
+    let mut added = add();
+    wait_until("the new server serves every star", || serves_all(&place, "x"));
+    assert_eq!(place.run(&["get", "k", "--connect", &addr]).expect(0).stdout, "v");
+
+    let running = place.run(&["server", "remove", "x"]).expect(1);
+    assert!(running.stderr.contains("drain it first"), "{running:?}");
+    let drained = place.run(&["server", "drain", "x", "--json"]).expect(0).json();
+    assert_eq!((&drained["status"], &drained["standing"]), (&"OK".into(), &"draining".into()));
+    assert_eq!(line(&list(&place), "x")["views"], 0);
+    let running = place.run(&["server", "remove", "x"]).expect(1);
+    assert!(running.stderr.contains("stop it first"), "{running:?}");
+
+    signal(added.0.id(), Signal::TERM);
+    assert!(added.0.wait().expect("it ends").success());
+    place.run(&["server", "remove", "x"]).expect(0);
+    assert_eq!(*line(&list(&place), "x"), Value::Null, "it is forgotten");
+    let unknown = place.run(&["server", "drain", "y"]).expect(2);
+    assert!(unknown.stderr.contains("there is no server \"y\""), "{unknown:?}");
+
+    let again = add();
+    wait_until("it is back", || serves_all(&place, "x"));
+    // What is drained comes back, too.
+    place.run(&["server", "drain", "b"]).expect(0);
+    place.run(&["set", "k", "without b"]).expect(0);
+    place.run(&["server", "drain", "b", "--undo"]).expect(0);
+    wait_until("b serves again", || serves_all(&place, "b"));
+    drop(again);
+    up.end_first(Signal::INT);
+}
