@@ -3,7 +3,7 @@
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 
 use hdrhistogram::Histogram;
-use star_core::{Clock, ErrorCode, Key, RequestId, Time};
+use star_core::{ClientId, Clock, ErrorCode, Key, RequestId, Time, session::Numbers};
 use star_objstore::Reader;
 use tokio::task::{LocalSet, spawn_local};
 
@@ -33,8 +33,8 @@ struct Shared {
     clock: Clock,
     /// The keys, made once: a load generator must not spend its time on that.
     names: Vec<Key>,
-    /// The client number in request ids: drawn at random, so that two runs do not repeat each other's requests.
-    client_base: u64,
+    /// The first client of this run in request ids.
+    client: ClientId,
     begin: Time,
     count_from: Time,
     end: Time,
@@ -63,9 +63,8 @@ pub async fn run(options: Options, watch: impl FnMut(Progress) + 'static) -> Res
 
 async fn run_local(options: Options, watch: impl FnMut(Progress) + 'static) -> Result<Report, BenchError> {
     let clock = Clock;
-    let client_base = clock.now().0 ^ u64::from(std::process::id()) << 40;
     if options.fill {
-        fill(&options, client_base ^ u64::MAX).await?;
+        fill(&options).await?;
     }
     let mut connections = Vec::new();
     for client in 0..options.clients {
@@ -77,7 +76,7 @@ async fn run_local(options: Options, watch: impl FnMut(Progress) + 'static) -> R
         keys: Keys::new(options.distribution, options.keys),
         names: (0..options.keys.min(NAMES_MAX)).map(|key| Key::new(key_text(key))).collect(),
         clock,
-        client_base,
+        client: ClientId::draw(),
         begin,
         count_from,
         end: count_from + Duration::from_secs_f64(options.seconds),
@@ -128,22 +127,27 @@ async fn count_cpu(shared: Rc<Shared>) {
 }
 
 /// Writes every key once.
-async fn fill(options: &Options, client: u64) -> Result<(), BenchError> {
+async fn fill(options: &Options) -> Result<(), BenchError> {
     let mut connection = Connection::dial(&options.system, &options.targets[0]).await?;
     let value = vec![b'.'; options.value_bytes];
     let (mut next, mut done, mut tries) = (0, 0, 0_u32);
     let window = (1024 * 1024 / options.value_bytes.max(1)).clamp(1, 256) as u64;
     let mut again = Vec::new();
+    let (client, mut numbers) = (ClientId::draw(), Numbers::default());
     while done < options.keys {
         while next < options.keys && next - done < window {
-            queue_fill(&mut connection, next, &value, client);
+            let Some((number, behind)) = numbers.take(1) else { break };
+            queue_fill(&mut connection, number, &value, RequestId::Counted { client, number, behind });
             next += 1;
         }
         connection.flush().await?;
         let mut refusal = None;
         connection
             .receive(|Answer { id, outcome, .. }| match outcome {
-                Outcome::Written(_) => done += 1,
+                Outcome::Written(_) => {
+                    numbers.finish(id, 1);
+                    done += 1;
+                }
                 other => {
                     again.push(id);
                     refusal = Some(other);
@@ -159,14 +163,15 @@ async fn fill(options: &Options, client: u64) -> Result<(), BenchError> {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         for key in again.drain(..) {
-            queue_fill(&mut connection, key, &value, client);
+            let request_id = RequestId::Counted { client, number: key, behind: numbers.behind(key) };
+            queue_fill(&mut connection, key, &value, request_id);
         }
     }
     Ok(())
 }
 
-fn queue_fill(connection: &mut Connection, key: u64, value: &[u8], client: u64) {
-    connection.queue_set(key, &Key::new(key_text(key)), value, RequestId::Counted { client, number: key });
+fn queue_fill(connection: &mut Connection, key: u64, value: &[u8], request_id: RequestId) {
+    connection.queue_set(key, &Key::new(key_text(key)), value, request_id);
 }
 
 impl Tally {
@@ -223,6 +228,7 @@ struct Client {
     window: Vec<Option<UnderWay>>,
     free: Vec<usize>,
     writes: u64,
+    numbers: Numbers,
     value: Vec<u8>,
     mapped_value: Vec<u8>,
 }
@@ -233,6 +239,8 @@ struct UnderWay {
     /// What was written, if the load is recorded; `None` for a read.
     write: Option<String>,
     is_read: bool,
+    /// The write's number in its request id.
+    number: Option<u64>,
     call: Time,
 }
 
@@ -250,6 +258,7 @@ impl Client {
             window: vec![None; options.pipeline],
             free: (0..options.pipeline).collect(),
             writes: 0,
+            numbers: Numbers::default(),
             value: vec![b'x'; options.value_bytes],
             mapped_value: Vec::new(),
             shared,
@@ -306,18 +315,24 @@ impl Client {
                 return false;
             }
             self.connection.queue_get(slot as u64, &name);
-            self.window[slot] = Some(UnderWay { key, write: None, is_read: true, call });
+            self.window[slot] = Some(UnderWay { key, write: None, is_read: true, number: None, call });
             return true;
         }
         self.writes += 1;
-        let client = self.shared.client_base.wrapping_add(self.number as u64);
-        let request_id = RequestId::Counted { client, number: self.writes };
+        let number = self.numbers.take(1);
+        // Without one a very slow write keeps the others from theirs. None is sent again anyway.
+        let request_id = number.map_or(RequestId::Unnamed, |(number, behind)| {
+            let client =
+                ClientId { draw: self.shared.client.draw.wrapping_add(self.number as u32), ..self.shared.client };
+            RequestId::Counted { client, number, behind }
+        });
+        let number = number.map(|(number, _)| number);
         let write = options.record.then(|| {
             format!("{:0width$}", u128::from(self.writes) * 100_000 + self.number as u128, width = options.value_bytes)
         });
         let value = write.as_ref().map_or(self.value.as_slice(), |text| text.as_bytes());
         self.connection.queue_set(slot as u64, &name, value, request_id);
-        self.window[slot] = Some(UnderWay { key, write, is_read: false, call });
+        self.window[slot] = Some(UnderWay { key, write, is_read: false, number, call });
         true
     }
 
@@ -329,7 +344,7 @@ impl Client {
             star_objstore::Answer::Ask(_) => return false,
         };
         let value = std::mem::take(&mut self.mapped_value);
-        self.count(UnderWay { key, write: None, is_read: true, call }, &outcome, &value);
+        self.count(UnderWay { key, write: None, is_read: true, number: None, call }, &outcome, &value);
         self.mapped_value = value;
         self.shared.tally.borrow_mut().mapped_reads += u64::from(call >= self.shared.count_from);
         true
@@ -339,6 +354,9 @@ impl Client {
         let slot = answer.id as usize;
         if let Some(under_way) = self.window.get_mut(slot).and_then(Option::take) {
             self.free.push(slot);
+            if let Some(number) = under_way.number {
+                self.numbers.finish(number, 1);
+            }
             self.count(under_way, &answer.outcome, &answer.value);
         }
     }

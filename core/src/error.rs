@@ -30,6 +30,8 @@ pub enum ErrorCode {
     Disabled,
     /// A mistake of ours: please report it.
     Internal,
+    /// The write was done with before, or its client is forgotten: it may or may not have been done, and is not done now.
+    Forgotten,
 }
 
 impl ErrorCode {
@@ -39,7 +41,12 @@ impl ErrorCode {
             Self::Overloaded | Self::NoSpace | Self::NoLease | Self::NotServing | Self::Unfinished | Self::Stopping => {
                 true
             }
-            Self::BadRequest | Self::UnknownType | Self::TooLarge | Self::Disabled | Self::Internal => false,
+            Self::BadRequest
+            | Self::UnknownType
+            | Self::TooLarge
+            | Self::Disabled
+            | Self::Internal
+            | Self::Forgotten => false,
         }
     }
 
@@ -57,6 +64,7 @@ impl ErrorCode {
             Self::Stopping => "STOPPING",
             Self::Disabled => "DISABLED",
             Self::Internal => "INTERNAL",
+            Self::Forgotten => "FORGOTTEN",
         }
     }
 }

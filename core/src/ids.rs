@@ -53,32 +53,70 @@ number! {
     Incarnation(u64)
 }
 
+/// A typed client, for as long as the process that drew it lives.
+///
+/// Later ones are greater, as far as dates go. A star that has to forget a client refuses from then on every client that
+/// it does not know and that is not greater: so it never takes an old client's request for a new client's first one.
+/// Nothing rests on the date but how often a client is refused without need and has to draw another id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ClientId {
+    /// When it was drawn, in microseconds since 1970; from 1 to [`ClientId::BORN_MAX`].
+    pub born: u64,
+    /// Tells apart those that were drawn at the same time.
+    pub draw: u32,
+}
+
+impl ClientId {
+    /// The latest date that is taken from a client.
+    pub const BORN_MAX: u64 = 1 << 62;
+}
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}.{:08x}", self.born, self.draw)
+    }
+}
+
 /// Names a client's write, so that sending it again does not do it again.
 ///
-/// The typed client uses a random client number and a counter; any other client may use any short string.
+/// The typed client counts its writes; any other client may use any short string, or none.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum RequestId {
     /// The typed client's form.
     Counted {
-        /// The client, drawn at random when it was made.
-        client: u64,
+        /// The client.
+        client: ClientId,
         /// The client's own count of its writes.
         number: u64,
+        /// How far back the lowest number is that the client may still send again: results of lower ones may be
+        /// forgotten, and they are never done again. Less than [`RequestId::WINDOW`]. It says nothing about which write
+        /// this is, and may be another when the write is sent again.
+        behind: u64,
     },
     /// Any string without a NUL character, of at most [`RequestId::TEXT_BYTES_MAX`] bytes.
     Text(CompactString),
+    /// A write that its client sends only once.
+    Unnamed,
 }
 
 impl RequestId {
     /// The longest text that is taken as a request id.
     pub const TEXT_BYTES_MAX: usize = 128;
 
+    /// How many numbers a client may have between the lowest that it may send again and its latest, both included.
+    pub const WINDOW: u64 = 8192;
+
     /// The id of part `index` of a request with many parts.
     #[must_use]
     pub fn part(&self, index: u64) -> Self {
         match self {
-            Self::Counted { client, number } => Self::Counted { client: *client, number: number.wrapping_add(index) },
+            Self::Counted { client, number, behind } => Self::Counted {
+                client: *client,
+                number: number.saturating_add(index),
+                behind: behind.saturating_add(index),
+            },
             Self::Text(text) => Self::Text(compact_str::format_compact!("{text}\0{index}")),
+            Self::Unnamed => Self::Unnamed,
         }
     }
 }
@@ -86,8 +124,9 @@ impl RequestId {
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Counted { client, number } => write!(f, "{client:016x}-{number}"),
+            Self::Counted { client, number, .. } => write!(f, "{client}-{number}"),
             Self::Text(text) => f.write_str(text),
+            Self::Unnamed => f.write_str("(unnamed)"),
         }
     }
 }

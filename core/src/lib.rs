@@ -15,10 +15,11 @@ pub mod message;
 pub mod network;
 pub mod protocol;
 pub mod server;
+pub mod session;
 pub mod store;
 pub mod time;
 
 pub use error::{ErrorCode, Failure};
-pub use ids::{Epoch, Incarnation, RequestId, Seq, ServerId, StarId, Version};
+pub use ids::{ClientId, Epoch, Incarnation, RequestId, Seq, ServerId, StarId, Version};
 pub use key::Key;
 pub use time::{Clock, Time};

@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use proptest::{collection::vec, prelude::*};
 use serde_json::Value;
 use star_core::{
-    ErrorCode, Key, RequestId, Version,
+    ClientId, ErrorCode, Key, RequestId, Version,
     message::{
         Asked, Condition, Fault, ManyEntry, Request, RequestBody, Response, ResponseBody, SetEntry, Wire,
         frame::{self, Decoder, Frame, FrameError, FrameKind},
@@ -15,12 +15,8 @@ use star_core::{
 
 const FRAME_BYTES_MAX: u64 = 4096;
 
-fn no_id() -> RequestId {
-    RequestId::Text("none".into())
-}
-
 fn request(text: &[u8]) -> Request {
-    match json::asked(text, no_id).unwrap() {
+    match json::asked(text).unwrap() {
         Asked::Request(request) => request,
         Asked::Fault(fault) => panic!("{fault:?}"),
     }
@@ -54,7 +50,10 @@ fn any_json() -> impl Strategy<Value = Value> {
 
 fn any_id() -> impl Strategy<Value = RequestId> {
     prop_oneof![
-        (any::<u64>(), any::<u64>()).prop_map(|(client, number)| RequestId::Counted { client, number }),
+        (any::<u64>(), any::<u32>(), any::<u64>(), any::<u64>()).prop_map(|(born, draw, number, behind)| {
+            RequestId::Counted { client: ClientId { born, draw }, number, behind }
+        }),
+        Just(RequestId::Unnamed),
         any::<String>().prop_map(|text| RequestId::Text(text.into())),
     ]
 }
@@ -202,8 +201,8 @@ proptest! {
 
     #[test]
     fn random_text_is_a_request_or_a_refusal(text: Vec<u8>, message in any_json()) {
-        let _ = json::asked(&text, no_id);
-        let _ = json::asked(message.to_string().as_bytes(), no_id);
+        let _ = json::asked(&text);
+        let _ = json::asked(message.to_string().as_bytes());
     }
 
     #[test]
@@ -222,7 +221,7 @@ proptest! {
         for (name, value) in fields {
             message[name] = value;
         }
-        let _ = json::asked(message.to_string().as_bytes(), no_id);
+        let _ = json::asked(message.to_string().as_bytes());
     }
 
     #[test]
@@ -344,5 +343,5 @@ fn answers_within_answers_do_not_nest() {
     let error = Response::decode(&nested, Bytes::new()).unwrap_err();
     assert!(error.contains("cannot be read"), "{error}");
     let deep_text = format!(r#"{{"type":"SET","key":"k","value":{}"#, "[".repeat(1 << 20));
-    assert_eq!(json::asked(deep_text.as_bytes(), no_id).unwrap_err().code, ErrorCode::BadRequest);
+    assert_eq!(json::asked(deep_text.as_bytes()).unwrap_err().code, ErrorCode::BadRequest);
 }

@@ -57,7 +57,7 @@ fn the_requests_on_the_page_are_understood() {
     let requests: Vec<_> = rows.map(|row| row.split('`').nth(1).unwrap()).collect();
     assert_eq!(requests.len(), 12);
     for text in requests {
-        json::asked(text.as_bytes(), || RequestId::Text("given".into())).expect(text);
+        json::asked(text.as_bytes()).expect(text);
     }
 }
 
@@ -69,7 +69,7 @@ fn serve(mut stream: TcpStream) {
     let mut chunk = [0; 4096];
     loop {
         while let Some(Frame::Json(text)) = decoder.decode(&mut buffer).unwrap() {
-            let asked = json::asked(&text, || panic!("the example names its write")).unwrap();
+            let asked = json::asked(&text).unwrap();
             let Asked::Request(request) = asked else { panic!("{asked:?}") };
             let (body, value) = match request.body {
                 RequestBody::Set { key, .. } => {

@@ -284,7 +284,7 @@ fn invalid_utf8_key() -> Vec<u8> {
         key: Key::new("kkkk"),
         encoding: Encoding::Raw,
         condition: Condition::Always,
-        request_id: RequestId::Counted { client: 1, number: 1 },
+        request_id: RequestId::Unnamed,
     };
     let mut header = Vec::new();
     Request { body, value: "v".into() }.encode_header(&mut header);

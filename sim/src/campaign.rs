@@ -94,7 +94,7 @@ impl Campaign {
         if settings.replicas.is_some() {
             settings.workload.weights[4] = 0;
         }
-        // A write may be sent again safely as long as it is remembered, which here is not long at all.
+        // A write that is named by a text may be sent again as long as it is remembered, which here is not long at all.
         settings.writes_again = subject.sessions_max > SESSIONS_FEW;
         settings.servers = self.servers.unwrap_or(settings.servers);
         settings.steps = self.steps.unwrap_or(settings.steps);

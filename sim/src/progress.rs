@@ -125,7 +125,7 @@ impl Run {
         let (total, spent) = (&self.reached.total, self.spent());
         let simulated = total.simulated as f64 / 1e9;
         let mut text = format!(
-            "{} seeds without a failure: {} steps, {} operations ({} answered requests, {} of unknown outcome), {} faults, \
+            "{} seeds without a failure: {} steps, {} operations ({} answered requests, {} of unknown outcome, {} refused as forgotten), {} faults, \
              {} changes of views, {} of {} messages lost\n\
              {} keys judged, {} by versions alone, {} undecided\nfaults:",
             self.reached.next - self.reached.first,
@@ -133,6 +133,7 @@ impl Run {
             total.operations,
             total.answers,
             total.unknown,
+            total.forgotten,
             total.faults,
             total.views,
             total.lost,

@@ -7,9 +7,12 @@ use star_control::ClusterState;
 use star_core::{
     ids::{Epoch, Seq, StarId, Version},
     key::Key,
+    message::to_postcard,
     store::MemoryStore,
     time::Time,
 };
+
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     random::Random,
@@ -128,6 +131,12 @@ impl Subject for StarNode<MemoryStore> {
 
     fn look_up(&self, key: &Key) -> (Option<Version>, bool) {
         self.store().look_up(key)
+    }
+
+    fn remembered(&self, star: StarId) -> u64 {
+        let mut bytes = Vec::new();
+        to_postcard(&self.replicas()[usize::from(star.0)].settled_results(), &mut bytes);
+        xxh3_64(&bytes)
     }
 
     fn unfinished(&self) -> Option<String> {

@@ -44,6 +44,11 @@ pub trait Subject: Protocol<Control: Clone> + Sized {
     /// The version of a key's committed object, and whether the key is dirty.
     fn look_up(&self, key: &Key) -> (Option<Version>, bool);
 
+    /// A digest of the results of requests that this server remembers as of `committed`: the same at all members.
+    fn remembered(&self, _star: StarId) -> u64 {
+        0
+    }
+
     /// What is unfinished at this server, for people; `None` if nothing is.
     fn unfinished(&self) -> Option<String>;
 

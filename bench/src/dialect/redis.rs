@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn a_write_is_done_when_its_replicas_have_it() {
         let (mut redis, mut out) = (Redis::new(2), Vec::new());
-        let request_id = RequestId::Counted { client: 1, number: 1 };
+        let request_id = RequestId::Unnamed;
         redis.set(7, &Key::new("k"), b"v", request_id.clone(), &mut out);
         redis.get(8, &Key::new("k"), &mut out);
         redis.set(9, &Key::new("k"), b"v", request_id, &mut out);

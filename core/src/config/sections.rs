@@ -105,9 +105,10 @@ pub struct ReplicationConfig {
     pub piece_bytes: u64,
     /// What a read of a dirty key does.
     pub dirty_reads: DirtyReads,
-    /// Results remembered per star, so that a repeated request takes effect once.
+    /// Per star: results remembered of typed clients, and of requests with a text, so that a repeated request takes
+    /// effect once; and changed keys.
     pub sessions_max: usize,
-    /// How long results are remembered at most, in milliseconds: so long is a retry safe.
+    /// How long results of requests with a text are remembered at most, in milliseconds: so long is a retry safe.
     #[serde(deserialize_with = "units::milliseconds")]
     pub session_age_ms_max: u64,
     /// How long nothing must have moved before a server says again what may have been lost, in milliseconds.

@@ -14,7 +14,6 @@ use tracing::{debug, info, warn};
 use super::{ConnectionId, Hello, Shared, State, end_turn, io::JSON_REQUEST, log_end};
 use crate::{
     error::ErrorCode,
-    ids::RequestId,
     message::{
         Asked, Fault, Request, ResponseBody, Wire,
         frame::{self, Decoder, Frame, FrameError, FrameKind},
@@ -232,23 +231,11 @@ impl<P: Protocol + 'static> Connection<'_, P> {
     }
 
     fn on_json(&self, text: &[u8]) {
-        let mut state = self.shared.state.borrow_mut();
-        let unnamed = &mut state.unnamed_requests;
-        let hello = &self.shared.hello;
-        let asked = json::asked(text, || {
-            *unnamed += 1;
-            // Never a typed client's number: those are drawn at random from all 64-bit numbers. Before the server has
-            // joined, nothing is written, so the number does not matter.
-            let client = hello
-                .get()
-                .map_or(0, |hello| u64::from(hello.server.0) << 48 | (hello.incarnation.0 & 0xFFFF_FFFF_FFFF));
-            RequestId::Counted { client, number: *unnamed }
-        });
-        if let Some(connection) = state.io.get(self.id) {
+        let asked = json::asked(text);
+        if let Some(connection) = self.shared.state.borrow_mut().io.get(self.id) {
             connection.speaks_json = true;
             connection.under_way += 1;
         }
-        drop(state);
         match asked {
             Ok(Asked::Request(request)) => {
                 self.shared.step(Input::Request { token: self.id.token(JSON_REQUEST), request });

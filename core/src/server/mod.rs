@@ -223,8 +223,6 @@ pub(crate) struct State<P> {
     faults: Faults,
     reach: Reach,
     turn_is_due: bool,
-    /// Numbers requests that came without an id.
-    unnamed_requests: u64,
 }
 
 impl<P: Protocol + 'static> Server<P> {
@@ -279,7 +277,6 @@ impl<P: Protocol + 'static> Server<P> {
             faults: Faults::new(self.allows_faults),
             reach: Reach::default(),
             turn_is_due: false,
-            unnamed_requests: 0,
         };
         let shared = Rc::new(Shared {
             state: RefCell::new(state),

@@ -79,7 +79,7 @@ pub(crate) fn echo() -> Script {
 
 /// A request that sets a key to this value.
 pub(crate) fn set(value: impl Into<Bytes>) -> Request {
-    let request_id = RequestId::Counted { client: 1, number: 1 };
+    let request_id = RequestId::Unnamed;
     let body =
         RequestBody::Set { key: Key::new("k"), encoding: Encoding::Raw, condition: Condition::Always, request_id };
     Request { body, value: value.into() }

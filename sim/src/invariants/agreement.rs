@@ -1,5 +1,6 @@
 //! Agreement on seq: in one epoch every server that took over its order has the same stamp at the same seq, and serving
-//! members that have committed the same seqs hold the same objects, in whatever epoch.
+//! members that have committed the same seqs hold the same objects, in whatever epoch, and remember the same results of
+//! requests.
 //!
 //! A server that catches up takes objects from members that differ in how far they are, so what it holds is of no one
 //! seq. What it takes is committed somewhere, so nothing in it is newer than the highest seq that any server has
@@ -16,12 +17,17 @@ use crate::{
     subject::{Glance, Stamped, Subject},
 };
 
+/// What is remembered is compared after each seq that this divides: it costs more than to look at objects.
+const REMEMBERED_EVERY: u64 = 4;
+
 /// What was seen first.
 #[derive(Debug)]
 pub(crate) struct Agreement {
     stamps: Map<(StarId, Epoch, Seq), (Stamped, ServerId)>,
     /// The hash of a star's objects after a seq.
     objects: Map<(StarId, Seq), (u64, ServerId)>,
+    /// The digest of what is remembered of requests after a seq.
+    remembered: Map<(StarId, Seq), (u64, ServerId)>,
     /// By star: the highest seq that any server has committed.
     committed: Vec<Seq>,
     /// By server and star.
@@ -45,6 +51,7 @@ impl Agreement {
         Self {
             stamps: Map::default(),
             objects: Map::default(),
+            remembered: Map::default(),
             committed: vec![Seq(0); stars],
             followed: Vec::new(),
             hashes: vec![0; stars],
@@ -114,7 +121,13 @@ impl Agreement {
     }
 
     /// The look has shown all objects of a star at a server that has just committed something in it.
-    pub(crate) fn end_objects(&mut self, server: ServerId, star: StarId, committed: Seq) -> Result<(), String> {
+    pub(crate) fn end_objects(
+        &mut self,
+        server: ServerId,
+        star: StarId,
+        committed: Seq,
+        remembered: impl Fn() -> u64,
+    ) -> Result<(), String> {
         let followed = &self.followed[usize::from(server.0)][usize::from(star.0)];
         if followed.settled.is_none_or(|settled| committed < settled) {
             return Ok(());
@@ -125,6 +138,17 @@ impl Agreement {
             return Err(format!(
                 "agreement: star {star} holds other objects at server {server} than at server {other}, though both have \
                  committed seq {committed}"
+            ));
+        }
+        if committed.0 % REMEMBERED_EVERY != 0 {
+            return Ok(());
+        }
+        let remembered = remembered();
+        let (first, other) = *self.remembered.entry((star, committed)).or_insert((remembered, server));
+        if first != remembered {
+            return Err(format!(
+                "agreement: star {star} remembers other results at server {server} than at server {other}, though both \
+                 have committed seq {committed}"
             ));
         }
         Ok(())

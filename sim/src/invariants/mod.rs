@@ -167,9 +167,9 @@ impl Checks {
             }
         });
         result?;
-        (0..self.stars)
-            .filter(|star| moved >> star & 1 == 1)
-            .map(StarId)
-            .try_for_each(|star| self.agreement.end_objects(server, star, node.glance(star).committed))
+        (0..self.stars).filter(|star| moved >> star & 1 == 1).map(StarId).try_for_each(|star| {
+            let committed = node.glance(star).committed;
+            self.agreement.end_objects(server, star, committed, || node.remembered(star))
+        })
     }
 }

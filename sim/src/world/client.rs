@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, rc::Rc};
 
 use bytes::Bytes;
 use star_core::{
-    ids::{ServerId, Version},
-    message::{Request, ResponseBody},
+    error::ErrorCode,
+    ids::{ClientId, RequestId, ServerId, Version},
+    message::{Request, RequestBody, ResponseBody},
     protocol::Token,
 };
 
@@ -32,6 +33,8 @@ pub(crate) struct Client {
     operations: u64,
     /// If set, it only asks this server.
     pub(crate) bound_to: Option<ServerId>,
+    /// When its id was drawn; it draws another where it is forgotten.
+    born: u64,
 }
 
 /// What a client waits for.
@@ -58,7 +61,16 @@ impl Client {
             last_attempt: 0,
             operations: 0,
             bound_to: None,
+            born: 1,
         }
+    }
+
+    /// The id of a write. Nothing earlier is sent again, which the client says at once or later; from time to time it
+    /// goes on as another client, as a process that was started anew.
+    pub(crate) fn request_id(&mut self, number: u64) -> RequestId {
+        self.born += u64::from(self.random.chance(40_000));
+        let client = ClientId { born: self.born, draw: self.number };
+        RequestId::Counted { client, number, behind: self.random.below(4).min(number) }
     }
 
     /// What an attempt asked for.
@@ -125,7 +137,11 @@ impl<S: Subject> World<S> {
         let me = &mut self.clients[client as usize];
         let Some(under_way) = &mut me.under_way else { return };
         under_way.attempt = 0;
-        let may_again = writes_again || !under_way.asked.is_write();
+        let may_again = match request_id(&mut under_way.request.body) {
+            Some(RequestId::Text(_)) => writes_again,
+            Some(RequestId::Unnamed) => false,
+            Some(RequestId::Counted { .. }) | None => true,
+        };
         let goes_on = under_way.attempts < attempts_max || self.healing || me.bound_to.is_some();
         if may_again && goes_on {
             let at = self.now + me.random.between(0, BACKOFF_MAX);
@@ -163,6 +179,12 @@ impl<S: Subject> World<S> {
         let Some((operation, _)) = me.attempts.get(&token.request) else { return Ok(()) };
         let operation = *operation;
         let mut late = me.under_way.take_if(|asked| asked.operation == operation);
+        if is_forgotten(body) {
+            if let Some(asked) = late {
+                self.forgotten(client, asked, body);
+            }
+            return Ok(());
+        }
         if may_come_right(body)? {
             if late.as_ref().is_some_and(|asked| asked.attempt == token.request) {
                 me.under_way = late;
@@ -197,6 +219,29 @@ impl<S: Subject> World<S> {
         }
     }
 
+    /// The servers do not know this client any more. A write that was sent only once was not done then.
+    fn forgotten(&mut self, client: u32, mut asked: UnderWay, body: &ResponseBody) {
+        self.forgotten += 1;
+        let now = self.now;
+        let me = &mut self.clients[client as usize];
+        me.born = (me.born + 1).max(now / 1000);
+        let id = ClientId { born: me.born, draw: me.number };
+        if let (1, ResponseBody::Error(_), Some(RequestId::Counted { client: before, .. })) =
+            (asked.attempts, body, request_id(&mut asked.request.body))
+        {
+            *before = id;
+            let Asked::Parts(_) = &*asked.asked else { return };
+            me.operations += 1;
+            (asked.attempt, asked.attempts, asked.operation) = (0, 0, me.operations);
+            me.under_way = Some(asked);
+            self.attempt(client);
+        } else {
+            self.unknown += 1;
+            self.record(client, &asked, None);
+            self.plan_wake(client);
+        }
+    }
+
     /// Writes down what came of a request; `None`: nobody knows.
     fn record(&mut self, client: u32, done: &UnderWay, answer: Option<(&ResponseBody, &Bytes)>) {
         let now = self.now;
@@ -209,6 +254,25 @@ impl<S: Subject> World<S> {
             }
             self.history.push(&record).expect("the world writes good records");
         }
+    }
+}
+
+/// The request id of a write; of all its parts, if it has many.
+fn request_id(body: &mut RequestBody) -> Option<&mut RequestId> {
+    match body {
+        RequestBody::Set { request_id, .. }
+        | RequestBody::Delete { request_id, .. }
+        | RequestBody::SetMany { request_id, .. } => Some(request_id),
+        _ => None,
+    }
+}
+
+/// Whether a request, or a part of it, was refused because its client is forgotten.
+fn is_forgotten(body: &ResponseBody) -> bool {
+    match body {
+        ResponseBody::Error(failure) => failure.code == ErrorCode::Forgotten,
+        ResponseBody::Many(parts) => parts.iter().any(|entry| is_forgotten(&entry.body)),
+        _ => false,
     }
 }
 

@@ -42,6 +42,8 @@ pub struct Summary {
     pub answers: u64,
     /// Requests whose outcome nobody knows.
     pub unknown: u64,
+    /// Requests that were refused because the servers had forgotten them or their clients.
+    pub forgotten: u64,
     /// Operations in the history.
     pub operations: u64,
     /// Changes of the views.
@@ -87,6 +89,7 @@ impl Summary {
         self.simulated += other.simulated;
         self.answers += other.answers;
         self.unknown += other.unknown;
+        self.forgotten += other.forgotten;
         self.operations += other.operations;
         self.views += other.views;
         self.messages += other.messages;
@@ -135,6 +138,7 @@ impl<S: Subject> World<S> {
             simulated: self.now,
             answers: self.answers,
             unknown: self.unknown,
+            forgotten: self.forgotten,
             operations: self.history.operations().len() as u64,
             views: self.views,
             messages: self.network.sent,

@@ -81,6 +81,7 @@ pub struct World<S: Subject> {
     faults: [u64; FaultKind::ALL.len()],
     answers: u64,
     unknown: u64,
+    forgotten: u64,
     /// How often the views changed.
     views: u64,
 }
@@ -179,6 +180,7 @@ impl<S: Subject> World<S> {
             faults: [0; FaultKind::ALL.len()],
             answers: 0,
             unknown: 0,
+            forgotten: 0,
             views: 0,
             settings,
             subject,

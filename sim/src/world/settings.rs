@@ -44,7 +44,7 @@ pub struct Settings {
     pub lease: LeaseConfig,
     /// Whether every server starts anew at the end, one after another.
     pub restart_all: bool,
-    /// Whether a client may send a write again: not where servers remember only a few requests.
+    /// Whether a client may send a write again that is named by a text: not where servers remember only a few requests.
     pub writes_again: bool,
     /// Links that are cut at a given time, beside the faults that come at random.
     pub script: Vec<ScriptedCut>,

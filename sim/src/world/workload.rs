@@ -220,7 +220,7 @@ impl Workload {
     fn set_many(&self, client: &mut Client) -> (Asked, Request) {
         let numbers = self.some_keys(client);
         let (mut parts, mut entries, mut values) = (Vec::new(), Vec::new(), String::new());
-        let request_id = RequestId::Counted { client: client.number.into(), number: client.last_write + 1 };
+        let request_id = client.request_id(client.last_write + 1);
         for number in numbers {
             let (_, value) = self.new_write(client, values.len());
             let part = Part { value: Some(value.clone()), ..self.part(Op::Write, number) };
@@ -242,8 +242,11 @@ impl Workload {
         while value.len() < wanted {
             value.push(char::from(b'a' + ((value.len() + salt) % 26) as u8));
         }
-        let text = number % 5 == 4;
-        let counted = RequestId::Counted { client: client_number, number };
-        (if text { RequestId::Text(format!("{client_number}:{number}").into()) } else { counted }, value)
+        let request_id = match number % 10 {
+            4 | 9 => RequestId::Text(format!("{client_number}:{number}").into()),
+            6 => RequestId::Unnamed,
+            _ => client.request_id(number),
+        };
+        (request_id, value)
     }
 }

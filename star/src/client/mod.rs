@@ -3,15 +3,10 @@
 mod blocking;
 mod error;
 mod mapped;
+mod names;
 mod servers;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 pub use blocking::BlockingClient;
 use bytes::Bytes;
@@ -19,6 +14,7 @@ use compact_str::CompactString;
 pub use error::ClientError;
 use mapped::MappedRead;
 pub use mapped::ObjectRef;
+use names::Names;
 use servers::Servers;
 use star_core::{
     Clock, ErrorCode, Key, RequestId, Time, Version,
@@ -113,17 +109,14 @@ pub struct StarClient {
 struct Inner {
     servers: Servers,
     options: Options,
-    /// Drawn at random: names this client in its request ids.
-    client: u64,
-    writes: AtomicU64,
+    names: Names,
 }
 
 impl StarClient {
     /// A client of the cluster that these servers (`host:port`) belong to; one that answers is enough.
     pub async fn connect(addrs: &[String], options: Options) -> Result<Self, ClientError> {
         let servers = Servers::discover(addrs, &options).await?;
-        let client = random_number();
-        Ok(Self { inner: Arc::new(Inner { servers, options, client, writes: AtomicU64::new(0) }) })
+        Ok(Self { inner: Arc::new(Inner { servers, options, names: Names::new() }) })
     }
 
     /// Makes `value` the key's object, and returns its version.
@@ -152,7 +145,7 @@ impl StarClient {
         encoding: Encoding,
         condition: Condition,
     ) -> Result<CasOutcome, ClientError> {
-        let body = RequestBody::Set { key: Key::new(key), encoding, condition, request_id: self.next_request_id(1) };
+        let body = RequestBody::Set { key: Key::new(key), encoding, condition, request_id: RequestId::Unnamed };
         match self.call(Request { body, value }).await?.body {
             ResponseBody::Written { version } => Ok(CasOutcome::Written(version)),
             ResponseBody::Conflict { version } => Ok(CasOutcome::Conflict(version)),
@@ -185,7 +178,7 @@ impl StarClient {
     /// Removes the key's object if the condition holds; returns the version that was removed last, `None` if the key
     /// had no object.
     pub async fn delete(&self, key: &str, condition: Condition) -> Result<Option<CasOutcome>, ClientError> {
-        let body = RequestBody::Delete { key: Key::new(key), condition, request_id: self.next_request_id(1) };
+        let body = RequestBody::Delete { key: Key::new(key), condition, request_id: RequestId::Unnamed };
         match self.call(body.into()).await?.body {
             ResponseBody::Written { version } => Ok(Some(CasOutcome::Written(version))),
             ResponseBody::Conflict { version } => Ok(Some(CasOutcome::Conflict(version))),
@@ -221,8 +214,8 @@ impl StarClient {
             entries.push(SetEntry { key: Key::new(*key), encoding: Encoding::Raw, value_bytes });
             value.extend_from_slice(bytes);
         }
-        let request_id = self.next_request_id(objects.len() as u64);
-        let request = Request { body: RequestBody::SetMany { entries, request_id }, value: value.into() };
+        let body = RequestBody::SetMany { entries, request_id: RequestId::Unnamed };
+        let request = Request { body, value: value.into() };
         parts(self.call(request).await?)?
             .into_iter()
             .map(|answer| match answer.body {
@@ -237,19 +230,67 @@ impl StarClient {
         self.inner.servers.status().await
     }
 
-    /// Sends a request as it is to one server after another until one answers it or the time is up.
-    pub async fn call(&self, request: Request) -> Result<Response, ClientError> {
+    /// Sends a request to one server after another until one answers it or the time is up. A write that is
+    /// [`RequestId::Unnamed`] gets a name first; any other request goes as it is.
+    pub async fn call(&self, mut request: Request) -> Result<Response, ClientError> {
         let deadline = Clock.now() + self.inner.options.give_up_after;
+        match names::request_id(&mut request.body) {
+            Some((RequestId::Unnamed, _)) => self.write_unnamed(request, deadline).await,
+            _ => self.call_named(&request, deadline).await.0,
+        }
+    }
+
+    async fn write_unnamed(&self, mut request: Request, deadline: Time) -> Result<Response, ClientError> {
+        let Some((request_id, count)) = names::request_id(&mut request.body) else {
+            return Err(ClientError::unexpected("a write that is none"));
+        };
+        let ticket = self.inner.names.take(count, deadline).await?;
+        *request_id = ticket.request_id();
+        let (answer, may_be_done) = self.call_named(&request, deadline).await;
+        let response = match answer {
+            Err(ClientError::Refused(failure)) if failure.code == ErrorCode::Forgotten => {
+                Response { body: ResponseBody::Error(failure), value: Bytes::new() }
+            }
+            Ok(response) => response,
+            Err(error) => return Err(error),
+        };
+        let is_forgotten = match &response.body {
+            ResponseBody::Many(parts) => parts.iter().any(|part| names::is_forgotten(&part.body)),
+            body => names::is_forgotten(body),
+        };
+        if is_forgotten {
+            self.inner.names.renew(&ticket);
+        }
+        match response.body {
+            // One that was sent before may have been done then.
+            _ if is_forgotten && !may_be_done && Clock.now() < deadline => {
+                Box::pin(self.ask_as_another(request, response, deadline)).await
+            }
+            ResponseBody::Error(failure) => Err(ClientError::Refused(failure)),
+            _ => Ok(response),
+        }
+    }
+
+    /// Sends a request as it is; says, too, whether it may have been done before its last answer.
+    async fn call_named(&self, request: &Request, deadline: Time) -> (Result<Response, ClientError>, bool) {
+        let mut may_be_done = false;
         let mut pause = Duration::from_millis(1);
         let mut server = self.inner.servers.pick();
         loop {
-            let error = match self.try_once(server, &request, deadline).await {
-                Ok(response) => return Ok(response),
+            let error = match self.try_once(server, request, deadline).await {
+                Ok(response) => return (Ok(response), may_be_done),
                 Err(error) => error,
             };
             if !error.retry() || Clock.now() + pause >= deadline {
-                return Err(error);
+                return (Err(error), may_be_done);
             }
+            may_be_done |= match &error {
+                ClientError::Refused(failure) => {
+                    failure.code == ErrorCode::Unfinished || matches!(request.body, RequestBody::SetMany { .. })
+                }
+                ClientError::Network(error) => error.may_have_been_done(),
+                _ => true,
+            };
             // A server that refuses refuses at once: the pause keeps a client from spinning through all of them.
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(50));
@@ -270,9 +311,34 @@ impl StarClient {
         }
     }
 
-    /// A request id that no request had before; `parts` numbers are used up.
-    fn next_request_id(&self, parts: u64) -> RequestId {
-        RequestId::Counted { client: self.inner.client, number: self.inner.writes.fetch_add(parts, Ordering::Relaxed) }
+    /// Does again what servers have refused, and so not done, because they did not know this client.
+    async fn ask_as_another(
+        &self,
+        request: Request,
+        refused: Response,
+        deadline: Time,
+    ) -> Result<Response, ClientError> {
+        let (RequestBody::SetMany { entries, .. }, ResponseBody::Many(mut answers)) = (&request.body, refused.body)
+        else {
+            return self.write_unnamed(request, deadline).await;
+        };
+        let (mut parts, mut places, mut value) = (Vec::new(), Vec::new(), Vec::new());
+        let mut rest = request.value.clone();
+        for (place, (entry, answer)) in entries.iter().zip(&answers).enumerate() {
+            let bytes = rest.split_to((entry.value_bytes as usize).min(rest.len()));
+            if names::is_forgotten(&answer.body) {
+                parts.push(entry.clone());
+                places.push(place);
+                value.extend_from_slice(&bytes);
+            }
+        }
+        let body = RequestBody::SetMany { entries: parts, request_id: RequestId::Unnamed };
+        let again = self.write_unnamed(Request { body, value: value.into() }, deadline).await?;
+        let ResponseBody::Many(again) = again.body else { return Err(ClientError::unexpected(&again.body)) };
+        for (place, answer) in places.into_iter().zip(again) {
+            answers[place] = answer;
+        }
+        Ok(Response { body: ResponseBody::Many(answers), value: Bytes::new() })
     }
 }
 
@@ -312,13 +378,4 @@ fn parts(answer: Response) -> Result<Vec<Response>, ClientError> {
             }
         })
         .collect()
-}
-
-/// A number that no other client is likely to draw: the standard library seeds its hashes from the system.
-fn random_number() -> u64 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    let mut hasher = RandomState::new().build_hasher();
-    hasher.write_u64(Clock.now().0);
-    hasher.write_u32(std::process::id());
-    hasher.finish()
 }

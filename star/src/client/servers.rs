@@ -76,7 +76,7 @@ impl Servers {
         };
         let wanted = options.transport != Transport::Tcp;
         let servers = Self {
-            next: AtomicUsize::new(super::random_number() as usize),
+            next: AtomicUsize::new(star_core::session::random_number() as usize),
             all: servers,
             request_timeout: options.network.request_timeout,
             // A store names the cluster as the configuration does, without what tells its foundations apart.

@@ -2,7 +2,7 @@
 //!
 //! A *learner* asks a member (not the leader, where there is another) for one part after another: first all keys in
 //! order, as they are when each part is made; then, again and again, the keys that were changed since the first part was
-//! made, found by the requests that every member remembers. An answer after which nothing newer is left makes the
+//! made, found by the changes that every member remembers, and the results of requests that are remembered. An answer after which nothing newer is left makes the
 //! learner exact: it holds the star as it was at one seq. It says so, the planner makes it a *joining* member, and what
 //! was done in between comes the same way from the leader, before the leader can commit anything more.
 //!
@@ -10,7 +10,7 @@
 
 use bytes::Bytes;
 use star_core::{
-    collections::Set,
+    collections::Map,
     ids::{Seq, ServerId},
     key::Key,
     protocol::Effects,
@@ -22,7 +22,8 @@ use super::{
     config::{Bug, NodeConfig},
     context::Context,
     log::Log,
-    message::{Body, Changed, ChangedObject, Changes, DoneRequest, Message, Since},
+    message::{Body, Changed, ChangedObject, Changes, Message, Remembered, Since},
+    recent::Recent,
     repair::patience,
     replica::Replica,
     sessions::Sessions,
@@ -52,22 +53,30 @@ pub(crate) struct CatchUp {
 #[derive(Default)]
 struct Part {
     objects: Vec<Changed>,
-    done: Vec<DoneRequest>,
+    /// Where each key of `objects` is in it.
+    places: Map<Key, usize>,
+    remembered: Vec<Remembered>,
     values: Vec<u8>,
 }
 
 impl Part {
     fn is_full(&self, config: &NodeConfig) -> bool {
-        self.values.len() >= config.part_bytes || self.objects.len().max(self.done.len()) >= config.part_entries
+        self.values.len() >= config.part_bytes || self.objects.len().max(self.remembered.len()) >= config.part_entries
     }
 
-    fn add_object(&mut self, store: &impl Store, key: Key) {
-        let object = store.get(&key).object.map(|object| {
+    /// Adds a key as it is now; one that is in the part already was changed again at `seq`.
+    fn add_object(&mut self, store: &impl Store, seq: Seq, key: &Key) {
+        if let Some(place) = self.places.get(key) {
+            self.objects[*place].seq = seq;
+            return;
+        }
+        let object = store.get(key).object.map(|object| {
             self.values.extend_from_slice(object.value);
             let value_bytes = object.value.len() as u32;
             ChangedObject { version: object.version, encoding: object.encoding, value_bytes }
         });
-        self.objects.push(Changed { key, object });
+        self.places.insert(key.clone(), self.objects.len());
+        self.objects.push(Changed { seq, key: key.clone(), object });
     }
 }
 
@@ -165,18 +174,16 @@ impl Replica {
         let next = match since {
             Since::Objects { begun, after } => self.part_of_objects(cx, begun, after.as_deref(), &mut part),
             // Writes that are not committed may be forgotten as well, but nothing of them is asked for.
-            Since::Writes { after, objects_after }
-                if objects_after >= self.sessions.forgotten().min(self.committed) =>
-            {
+            Since::Writes { after, objects_after } if objects_after >= self.recent.forgotten().min(self.committed) => {
                 self.part_of_writes(cx, after, objects_after, &mut part)
             }
             // Which objects were changed since then is forgotten here.
             Since::Writes { .. } => return self.send(cx, from, Body::TooOld { ask }),
         };
-        let Part { objects, done, values } = part;
-        let forgotten = self.sessions.forgotten();
+        let Part { objects, remembered, values, .. } = part;
+        let (forgotten, evicted) = (self.recent.forgotten(), self.sessions.evicted());
         let (committed, version_floor) = (self.committed, self.version_floor);
-        let changes = Changes { next, committed, forgotten, version_floor, objects, done };
+        let changes = Changes { next, committed, forgotten, version_floor, objects, remembered, evicted };
         let body = Body::Changes { ask, changes };
         cx.effects.send(from, &Message { tail: Bytes::from(values), ..self.message(body) });
     }
@@ -197,15 +204,15 @@ impl Replica {
                 is_all = false;
                 return false;
             }
-            part.add_object(cx.store, Key::new(key));
+            part.add_object(cx.store, Seq(0), &Key::new(key));
             last = Some(key.into());
             true
         });
         if !is_all {
             return Since::Objects { begun: Some(begun), after: last };
         }
-        // The requests that are remembered come next, and with them the objects changed since the beginning.
-        Since::Writes { after: self.sessions.forgotten().min(begun), objects_after: begun }
+        // What is remembered of requests comes next, and with it the objects changed since the beginning.
+        Since::Writes { after: Seq(0), objects_after: begun }
     }
 
     fn part_of_writes<S: Store, E: Effects<Message>>(
@@ -215,17 +222,22 @@ impl Replica {
         objects_after: Seq,
         part: &mut Part,
     ) -> Since {
-        let mut keys: Set<Key> = Set::default();
+        let mut changed = self.recent.after_seq(after.max(objects_after)).peekable();
+        let mut results = self.sessions.changes(after, self.committed).into_iter().peekable();
         let mut last = after;
-        for done in self.sessions.after_seq(after).take_while(|done| done.seq <= self.committed) {
+        loop {
+            let next = changed.peek().map(|(seq, _)| *seq).into_iter().chain(results.peek().map(|(seq, _)| *seq)).min();
+            let Some(next) = next.filter(|seq| *seq <= self.committed) else { break };
             if part.is_full(cx.config) {
                 return Since::Writes { after: last, objects_after };
             }
-            if done.seq > objects_after && keys.insert(done.key.clone()) {
-                part.add_object(cx.store, done.key.clone());
+            while let Some((seq, key)) = changed.next_if(|(seq, _)| *seq == next) {
+                part.add_object(cx.store, *seq, key);
             }
-            part.done.push(done.clone());
-            last = done.seq;
+            while let Some((_, change)) = results.next_if(|(seq, _)| *seq == next) {
+                part.remembered.push(change.to_remembered());
+            }
+            last = next;
         }
         Since::Writes { after: self.committed.max(after), objects_after }
     }
@@ -249,17 +261,21 @@ impl Replica {
         if ask != self.catch_up.ask || !self.lacks_objects(cx.me()) {
             return; // A late answer.
         }
-        let Changes { next, committed, forgotten, version_floor, objects, done } = changes;
+        let Changes { next, committed, forgotten, version_floor, objects, mut remembered, evicted } = changes;
         self.catch_up.goal = self.catch_up.goal.max(committed);
         if !take_objects(cx, &objects, values) {
             return cx.shared.counters.no_space += 1; // The same part is asked for again.
         }
-        if let (Some(Since::Objects { .. }), Since::Writes { after, .. }) = (&self.catch_up.since, &next) {
-            self.sessions = Sessions::after(*after);
+        if let (Some(Since::Objects { .. }), Since::Writes { objects_after, .. }) = (&self.catch_up.since, &next) {
+            self.sessions = Sessions::default();
+            self.recent = Recent::after(*objects_after);
         }
-        let is_last = done.is_empty() && objects.is_empty();
-        done.into_iter().for_each(|one| self.sessions.insert(cx.now, one, cx.config.sessions_max));
-        self.sessions.forget_up_to(forgotten);
+        let is_last = remembered.is_empty() && objects.is_empty();
+        self.note_recent(objects, forgotten, cx.config.sessions_max);
+        if cx.config.has_bug(Bug::SessionsLostAtCatchUp) {
+            remembered.retain(|one| matches!(one, Remembered::Text(_)));
+        }
+        self.sessions.take(cx.now, remembered, evicted, cx.config.sessions_max);
         self.version_floor = self.version_floor.max(version_floor);
         let is_whole = match &next {
             // What the leader has committed is all that a joining member needs: whatever it has of later writes, from
@@ -285,6 +301,15 @@ impl Replica {
         }
     }
 
+    /// Notes the keys that another member knows to be changed.
+    fn note_recent(&mut self, objects: Vec<Changed>, forgotten: Seq, max: usize) {
+        let mut changed: Vec<(Seq, Key)> = objects.into_iter().map(|one| (one.seq, one.key)).collect();
+        changed.retain(|(seq, _)| *seq > Seq(0));
+        changed.sort_unstable();
+        changed.into_iter().for_each(|(seq, key)| self.recent.push(seq, key, max));
+        self.recent.forget_up_to(forgotten);
+    }
+
     /// This server holds the star as it was at `seq`.
     fn now_exact<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>, seq: Seq) {
         self.drop_order(cx, seq);
@@ -304,11 +329,11 @@ impl Replica {
         dirty.sort_unstable();
         dirty.iter().for_each(|key| cx.store.mark_clean(key));
         while let Some(stamp) = self.log.pop() {
-            self.missing.remove(&stamp.write);
             if self.log.base() <= seq {
+                self.missing.remove(&stamp.write);
                 self.drop_write(cx, stamp.write);
-            } else if let Some(write) = self.buffer.get_mut(&stamp.write) {
-                write.seq = None;
+            } else {
+                self.take_stamp_back(cx.config.bug, self.log.base(), &stamp);
             }
         }
     }
@@ -326,6 +351,7 @@ impl Replica {
         self.ready = Seq(0);
         self.log = Log::default();
         self.sessions = Sessions::default();
+        self.recent = Recent::default();
         self.catch_up.since = None;
         self.catch_up.goal = Seq(0);
     }
@@ -338,7 +364,7 @@ fn take_objects<S: Store, E: Effects<Message>>(
     values: &Bytes,
 ) -> bool {
     let mut values = values.clone();
-    for Changed { key, object } in objects {
+    for Changed { key, object, .. } in objects {
         let Some(object) = object else {
             if !cx.config.has_bug(Bug::ResurrectedByCatchUp) {
                 cx.store.remove(key, false);

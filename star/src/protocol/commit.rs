@@ -14,7 +14,7 @@ use star_core::{
 use super::{
     config::Bug,
     context::Context,
-    message::{DoneRequest, Message, Operation, Outcome, Stamp, WriteHead},
+    message::{Message, Operation, Outcome, Stamp, WriteHead},
     propagate::charged_bytes,
     replica::{Dirty, Replica},
 };
@@ -97,7 +97,7 @@ impl Replica {
     /// Whether what the stamp needs is here. What changes nothing and is not remembered needs nothing.
     pub(crate) fn is_held(&self, stamp: &Stamp) -> bool {
         stamp.repeat
-            || stamp.outcome == Outcome::NoSpace
+            || stamp.outcome.is_refusal()
             || self.buffer.get(&stamp.write).is_some_and(super::replica::Buffered::is_complete)
     }
 
@@ -108,7 +108,7 @@ impl Replica {
         seq: Seq,
         stamp: &Stamp,
     ) -> bool {
-        if stamp.repeat || stamp.outcome == Outcome::NoSpace {
+        if !stamp.is_remembered() {
             return true;
         }
         let head = &self.buffer[&stamp.write].head;
@@ -124,9 +124,7 @@ impl Replica {
                 self.version_floor = self.version_floor.max(version);
             }
         }
-        let (request_id, key) = (head.request_id.clone(), head.key.clone());
-        let done = DoneRequest { seq, request_id, key, outcome: stamp.outcome };
-        self.sessions.insert(cx.now, done, cx.config.sessions_max);
+        self.sessions.insert(cx.now, seq, head, stamp.outcome, cx.config.sessions_max);
         true
     }
 
@@ -191,11 +189,17 @@ impl Replica {
             cx.store.discard(place);
         }
         self.note_settled(cx, &write.head, stamp);
+        if stamp.is_remembered() {
+            self.sessions.settle(seq, &write.head, stamp.outcome, cx.config.sessions_max);
+        }
         if write.is_own {
             cx.shared.own_bytes -= charged_bytes(write.head.value_bytes);
         }
         if let Some(asker) = write.asker {
             cx.answer(asker, &result(stamp.outcome), &[]);
+        }
+        if stamp.effect().is_some() {
+            self.recent.push(seq, write.head.key, cx.config.sessions_max);
         }
     }
 }
@@ -216,6 +220,11 @@ fn result(outcome: Outcome) -> ResponseBody {
             let text = "the leader's store is nearly full; the write was not done; \
                         delete objects, or start the servers with a larger [store] capacity";
             ResponseBody::error(ErrorCode::NoSpace, text)
+        }
+        Outcome::Forgotten => {
+            let text = "the star has forgotten this request, or its client, and does not do it: if it was sent before, \
+                        it may or may not have been done then; ask as a new client";
+            ResponseBody::error(ErrorCode::Forgotten, text)
         }
     }
 }

@@ -30,9 +30,10 @@ pub struct NodeConfig {
     pub piece_bytes: usize,
     /// What a read of a dirty key does.
     pub dirty_reads: DirtyReads,
-    /// Results remembered per star, so that a repeated request takes effect once.
+    /// Per star: results remembered of typed clients, as many of requests with a text, so that a repeated request takes
+    /// effect once; and keys known as changed lately.
     pub sessions_max: usize,
-    /// How long results are remembered at most.
+    /// How long results of requests with a text are remembered at most.
     pub session_age_max: Duration,
     /// An answer to a server that catches up holds objects until their bytes are more than this, in bytes.
     pub part_bytes: usize,
@@ -109,11 +110,17 @@ pub enum Bug {
     OwnWritesNotResent,
     /// A deleted key that comes back begins with version 1 again.
     VersionFloorForgotten,
+    /// A request that its client may not send again any more, or whose client is forgotten, is done as a new one.
+    FloorIgnored,
+    /// A server that catches up is not told the results of typed clients.
+    SessionsLostAtCatchUp,
+    /// What is dropped at a takeover is remembered as done.
+    DroppedRemembered,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::AckBeforeDirty,
         Self::DirtyReadAtOnce,
         Self::VersionReused,
@@ -130,5 +137,8 @@ impl Bug {
         Self::SessionsLostAtTakeover,
         Self::OwnWritesNotResent,
         Self::VersionFloorForgotten,
+        Self::FloorIgnored,
+        Self::SessionsLostAtCatchUp,
+        Self::DroppedRemembered,
     ];
 }

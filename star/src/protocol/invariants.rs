@@ -9,7 +9,7 @@ use star_core::{
 };
 
 use super::{
-    message::{Outcome, Stamp},
+    message::{Remembered, Stamp},
     node::StarNode,
     replica::Replica,
 };
@@ -58,6 +58,11 @@ impl Replica {
         self.log.after_seq(after.max(self.committed))
     }
 
+    /// What is remembered of typed clients as of `committed`: the same at every member.
+    pub fn settled_results(&self) -> Vec<Remembered> {
+        self.sessions.settled()
+    }
+
     /// The keys with a change under way, and its seq.
     pub fn dirty_keys(&self) -> impl Iterator<Item = (&Key, Seq)> {
         self.dirty.iter().map(|(key, dirty)| (key, dirty.last))
@@ -72,7 +77,7 @@ impl Replica {
         }
         let mut changed = std::collections::BTreeMap::new();
         for (seq, stamp) in self.log.after_seq(committed).take_while(|(seq, _)| *seq <= ready) {
-            if stamp.repeat || stamp.outcome == Outcome::NoSpace {
+            if !stamp.is_remembered() {
                 continue;
             }
             let Some(write) = self.buffer.get(&stamp.write).filter(|write| write.is_complete()) else {

@@ -7,17 +7,17 @@ use super::{
     context::Context,
     message::{Message, Operation, Outcome, Stamp, WriteHead, WriteId},
     replica::Replica,
+    sessions::Standing,
 };
 
 impl Replica {
     /// Stamps a write that is complete here, unless it has a stamp. Only called at the leader, once installed.
     pub(crate) fn stamp<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>, id: WriteId) {
         let Some(write) = self.buffer.get(&id).filter(|write| write.seq.is_none()) else { return };
-        let known =
-            if cx.config.has_bug(Bug::RequestIdForgotten) { None } else { self.sessions.get(&write.head.request_id) };
-        let stamp = match known {
-            Some(outcome) => Stamp { write: id, outcome, repeat: true },
-            None => Stamp { write: id, outcome: self.decide(cx, id), repeat: false },
+        let stamp = match self.sessions.judge(&write.head, cx.config.bug) {
+            Standing::Done(outcome) => Stamp { write: id, outcome, repeat: true },
+            Standing::Forgotten => Stamp { write: id, outcome: Outcome::Forgotten, repeat: false },
+            Standing::New => Stamp { write: id, outcome: self.decide(cx, id), repeat: false },
         };
         if stamp.effect().is_some() {
             self.promised_bytes += u64::from(write.head.value_bytes);
@@ -74,9 +74,10 @@ impl Replica {
         cx: &mut Context<'_, S, E>,
         head: &WriteHead,
     ) {
-        let stamp = match self.sessions.get(&head.request_id) {
-            Some(outcome) => Stamp { write: head.id, outcome, repeat: true },
-            None => Stamp { write: head.id, outcome: Outcome::NoSpace, repeat: false },
+        let stamp = match self.sessions.judge(head, cx.config.bug) {
+            Standing::Done(outcome) => Stamp { write: head.id, outcome, repeat: true },
+            Standing::Forgotten => Stamp { write: head.id, outcome: Outcome::Forgotten, repeat: false },
+            Standing::New => Stamp { write: head.id, outcome: Outcome::NoSpace, repeat: false },
         };
         self.add_stamp(stamp);
         self.stamps_due.push(stamp);

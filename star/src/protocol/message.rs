@@ -7,7 +7,7 @@ use bytes::Bytes;
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 use star_core::{
-    ids::{Epoch, RequestId, Seq, ServerId, StarId, Version},
+    ids::{ClientId, Epoch, RequestId, Seq, ServerId, StarId, Version},
     key::Key,
     message::{Condition, Wire, from_postcard, to_postcard},
     store::Encoding,
@@ -186,6 +186,16 @@ pub enum Outcome {
     NotFound,
     /// Not done: the leader's store is full. Not remembered, so that a later try may succeed.
     NoSpace,
+    /// Not done now, and nobody knows whether it was before: the request is below what its client may send again, or its
+    /// client is forgotten. Not remembered.
+    Forgotten,
+}
+
+impl Outcome {
+    /// Whether the write changes nothing and is not remembered: then nobody needs it for its stamp.
+    pub fn is_refusal(self) -> bool {
+        matches!(self, Self::NoSpace | Self::Forgotten)
+    }
 }
 
 /// How far a server that catches up has come.
@@ -214,19 +224,23 @@ pub struct Changes {
     pub next: Since,
     /// What the sender has applied; nothing in this part is newer.
     pub committed: Seq,
-    /// The sender remembers all requests after this seq.
+    /// The sender knows all keys that were changed after this seq.
     pub forgotten: Seq,
     /// No deleted key of the star ever had a higher version.
     pub version_floor: Version,
     /// The keys that changed, as they are now.
     pub objects: Vec<Changed>,
-    /// Requests that were done, in seq order.
-    pub done: Vec<DoneRequest>,
+    /// Results of requests, in the order of the last seq that each is about.
+    pub remembered: Vec<Remembered>,
+    /// Which clients the sender has forgotten.
+    pub evicted: Evicted,
 }
 
 /// A key as it is at the sender.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changed {
+    /// Where it was changed last; 0 if the sender does not say.
+    pub seq: Seq,
     /// The key.
     pub key: Key,
     /// Its object; `None` if it has none.
@@ -244,17 +258,65 @@ pub struct ChangedObject {
     pub value_bytes: u32,
 }
 
-/// A request that was done.
+/// Results of requests, as they are committed at the sender.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DoneRequest {
+pub enum Remembered {
+    /// All results of a typed client, or of an origin.
+    Client(ClientWindow),
+    /// The result of a request with a text.
+    Text(DoneText),
+}
+
+/// The results of one client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientWindow {
+    /// The client.
+    pub client: ClientId,
+    /// The lowest number that the client may still send again.
+    pub lowest: u64,
+    /// The last write of the client.
+    pub last: Seq,
+    /// The results of `lowest` and later numbers, in the order of the numbers.
+    pub results: Vec<DoneNumber>,
+}
+
+/// The result of a client's request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoneNumber {
+    /// The client's number for it.
+    pub number: u64,
+    /// Its place in the order.
+    pub seq: Seq,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// The result of a request that is named by a text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoneText {
     /// Its place in the order.
     pub seq: Seq,
     /// What the client called it.
-    pub request_id: RequestId,
-    /// Its key.
-    pub key: Key,
+    pub request_id: CompactString,
     /// What came of it.
     pub outcome: Outcome,
+}
+
+/// Which typed clients were forgotten, because there were too many results: those that had been silent longest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evicted {
+    /// Nobody younger was forgotten: a client that is unknown, and not younger, may have been.
+    pub youngest: ClientId,
+    /// All typed clients that have written after this seq, and no others, are remembered.
+    pub last: Seq,
+}
+
+impl Evicted {
+    /// Both together.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self { youngest: self.youngest.max(other.youngest), last: self.last.max(other.last) }
+    }
 }
 
 impl Stamp {
@@ -264,6 +326,11 @@ impl Stamp {
             Outcome::Written(version) if !self.repeat => Some(version),
             _ => None,
         }
+    }
+
+    /// Whether the write's result is remembered under its request id.
+    pub fn is_remembered(&self) -> bool {
+        !self.repeat && !self.outcome.is_refusal()
     }
 }
 

@@ -19,6 +19,7 @@ pub mod message;
 mod node;
 mod propagate;
 mod read;
+mod recent;
 mod repair;
 pub mod replica;
 mod sessions;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use star_control::ClusterState;
 use star_core::{
     error::ErrorCode,
-    ids::{Epoch, RequestId, ServerId, StarId},
+    ids::{ClientId, Epoch, RequestId, ServerId, StarId},
     key::Key,
     message::{Condition, Request, RequestBody, ResponseBody, SetEntry},
     protocol::{Effects, Input, Protocol, Token},
@@ -189,7 +189,9 @@ impl<S: Store> StarNode<S> {
         values: &Bytes,
     ) {
         let value_bytes: u64 = entries.iter().map(|entry| u64::from(entry.value_bytes)).sum();
-        let refusal = refuse_parts(entries.len()).or_else(|| refuse_request_id(request_id)).or_else(|| {
+        let last_id = request_id.part(entries.len().saturating_sub(1) as u64);
+        let refusal = refuse_parts(entries.len()).or_else(|| refuse_request_id(request_id));
+        let refusal = refusal.or_else(|| refuse_request_number(&last_id)).or_else(|| {
             (value_bytes != values.len() as u64).then(|| {
                 let text = format!("the entries name {value_bytes} bytes of values, and {} came", values.len());
                 ResponseBody::error(ErrorCode::BadRequest, text)
@@ -299,8 +301,24 @@ fn refuse_request_id(request_id: &RequestId) -> Option<ResponseBody> {
             let text = format!("`request_id` has {} bytes, and at most 128 are taken", text.len());
             Some(ResponseBody::error(ErrorCode::TooLarge, text))
         }
-        _ => None,
+        id => refuse_request_number(id),
     }
+}
+
+/// Refuses numbers that a typed client does not give, so that what is remembered of it stays bounded.
+fn refuse_request_number(request_id: &RequestId) -> Option<ResponseBody> {
+    let RequestId::Counted { client, number, behind } = request_id else { return None };
+    if *behind >= RequestId::WINDOW {
+        let text = format!(
+            "the client may still send {behind} earlier writes again, and at most {} are taken; finish some first",
+            RequestId::WINDOW - 1
+        );
+        return Some(ResponseBody::error(ErrorCode::Overloaded, text));
+    }
+    (!(1..=ClientId::BORN_MAX).contains(&client.born) || behind > number).then(|| {
+        let text = "a counted request id whose date or number no client of ours gives";
+        ResponseBody::error(ErrorCode::BadRequest, text)
+    })
 }
 
 fn refuse_parts(parts: usize) -> Option<ResponseBody> {

@@ -15,6 +15,7 @@ use super::{
     context::{Asker, Context},
     message::{Body, Message, Operation, WriteHead, WriteId},
     replica::{Buffered, Replica},
+    sessions::Standing,
 };
 
 /// What a write is charged against the buffer limit beside its value, in bytes.
@@ -110,7 +111,7 @@ impl Replica {
             return true;
         }
         // The leader answers a repeated request; to everyone else its write is nothing new.
-        head.id.number < *finished_below || (!self.leads(me) && self.sessions.get(&head.request_id).is_some())
+        head.id.number < *finished_below || (!self.leads(me) && self.sessions.judge(head, None) != Standing::New)
     }
 
     /// Why this server can do nothing for a client of this star now, if so.

@@ -18,6 +18,7 @@ use super::{
     context::{Asker, Context},
     log::Log,
     message::{Body, Message, Stamp, WriteHead, WriteId},
+    recent::Recent,
     repair::Progress,
     sessions::Sessions,
 };
@@ -64,6 +65,8 @@ pub struct Replica {
     /// The highest version that a deleted key of this star ever had: a key that comes back goes on from here.
     pub(crate) version_floor: Version,
     pub(crate) sessions: Sessions,
+    /// The keys that were changed lately, for servers that catch up.
+    pub(crate) recent: Recent,
     /// Reads and lists that wait until a seq is committed.
     pub(crate) waiting: BTreeMap<Seq, Vec<Waiter>>,
     /// Reads for which the leader was asked.
@@ -154,6 +157,7 @@ impl Replica {
             dirty: Map::default(),
             version_floor: Version(0),
             sessions: Sessions::default(),
+            recent: Recent::default(),
             waiting: BTreeMap::new(),
             asked: BTreeMap::new(),
             last_asked: 0,

@@ -45,7 +45,7 @@ impl Replica {
         self.peers = view.members.iter().copied().filter(|other| *other != me && view.is_member(me)).collect();
         self.restart_catch_up(me);
         if cx.config.has_bug(Bug::SessionsLostAtTakeover) {
-            self.sessions = Sessions::after(self.ready);
+            self.sessions = Sessions::default();
         }
         self.finished_below.retain(|origin, _| view.is_member(*origin));
         self.progress.touch(cx.now);
@@ -156,7 +156,7 @@ impl Replica {
             let known = (self.log.last().0.saturating_sub(keep.0) as usize).min(stamps.len());
             stamps[known..].iter().for_each(|stamp| self.add_stamp(*stamp));
         } else {
-            self.cut_log_after(keep);
+            self.cut_log_after(cx, keep);
             stamps.iter().for_each(|stamp| self.add_stamp(*stamp));
         }
         self.installed = true;
@@ -172,16 +172,24 @@ impl Replica {
     }
 
     /// Takes the stamps after `keep` back: their writes have no place any more.
-    fn cut_log_after(&mut self, keep: Seq) {
-        for stamp in self.log.cut_after(keep) {
-            self.missing.remove(&stamp.write);
-            if let Some(write) = self.buffer.get_mut(&stamp.write) {
-                write.seq = None;
-            }
+    fn cut_log_after<S: Store, E: Effects<Message>>(&mut self, cx: &Context<'_, S, E>, keep: Seq) {
+        let cut = self.log.cut_after(keep);
+        for (seq, stamp) in (keep.0 + 1..).map(Seq).zip(&cut) {
+            self.take_stamp_back(cx.config.bug, seq, stamp);
         }
-        self.sessions.cut_after(keep);
         self.ready = self.ready.min(keep);
         self.find_dirty();
+    }
+
+    /// The stamp at `seq` is not in the order after all.
+    pub(crate) fn take_stamp_back(&mut self, bug: Option<Bug>, seq: Seq, stamp: &Stamp) {
+        self.missing.remove(&stamp.write);
+        if let Some(write) = self.buffer.get_mut(&stamp.write) {
+            write.seq = None;
+            if stamp.is_remembered() && bug != Some(Bug::DroppedRemembered) {
+                self.sessions.take_back(seq, &write.head);
+            }
+        }
     }
 
     /// Drops unstamped writes of other origins that came before this epoch: an origin that lives sends them again, and
@@ -249,18 +257,15 @@ impl Replica {
 
     /// This server is not a member any more: its clients must go elsewhere, and what it holds of the star is history.
     fn leave<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
-        let mut ids: Vec<WriteId> = self.buffer.keys().copied().collect();
-        ids.sort_unstable();
-        ids.into_iter().for_each(|id| self.drop_write(cx, id));
         let mut dirty: Vec<Key> = self.dirty.drain().map(|(key, _)| key).collect();
         dirty.sort_unstable();
         dirty.iter().for_each(|key| cx.store.mark_clean(key));
-        self.missing.clear();
-        if self.ready > self.committed {
-            self.sessions.cut_after(self.committed);
-        }
-        self.ready = self.committed;
+        self.cut_log_after(cx, self.committed);
         self.log = Log::after(self.committed);
+        self.missing.clear();
+        let mut ids: Vec<WriteId> = self.buffer.keys().copied().collect();
+        ids.sort_unstable();
+        ids.into_iter().for_each(|id| self.drop_write(cx, id));
         let text = "this server is not a member of the key's star any more; try another server";
         let refusal = ResponseBody::error(ErrorCode::NotServing, text);
         for waiter in std::mem::take(&mut self.waiting).into_values().flatten() {

@@ -52,8 +52,6 @@ pub(super) struct Shared {
     clock: Clock,
     begin: Time,
     random: RefCell<Random>,
-    /// Drawn by chance: names this program in its request ids.
-    client: u64,
     writes: Cell<u64>,
     pub(super) is_over: Cell<bool>,
 }
@@ -112,7 +110,6 @@ impl Shared {
             clock,
             begin,
             random: RefCell::new(Random::new(seed)),
-            client: begin.0 ^ u64::from(std::process::id()) << 40,
             writes: Cell::new(1),
             is_over: Cell::new(false),
         })
@@ -140,7 +137,7 @@ impl Shared {
 
     /// A write through any server; tried again with the same request id until the outcome is known, or the time is up.
     pub(super) async fn write(&self, client: u32, key: &str, change: Change) {
-        let (request, op, if_version) = self.request(key, change);
+        let (request, op, if_version) = Self::request(key, change);
         let value = request.value.clone();
         let call = self.now();
         let answer = self.writer.call(request).await.map(|answer| answer.body);
@@ -172,8 +169,8 @@ impl Shared {
         }
     }
 
-    fn request(&self, key: &str, change: Change) -> (Request, Op, Option<Version>) {
-        let request_id = RequestId::Counted { client: self.client, number: self.next_number() };
+    fn request(key: &str, change: Change) -> (Request, Op, Option<Version>) {
+        let request_id = RequestId::Unnamed; // The client names it.
         let (key, encoding) = (Key::new(key), Encoding::Raw);
         match change {
             Change::Set(value) => {

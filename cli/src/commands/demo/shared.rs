@@ -1,9 +1,6 @@
 //! What all clients of the demonstration share: the servers, the record, the source of chance.
 
-use std::{
-    cell::{Cell, RefCell},
-    time::Duration,
-};
+use std::{cell::RefCell, time::Duration};
 
 use bytes::Bytes;
 use star::{ClientError, Options, StarClient, Transport};
@@ -33,9 +30,6 @@ pub(super) struct Shared {
     clock: Clock,
     begin: Time,
     random: RefCell<Random>,
-    /// Drawn by chance: names this program in its request ids.
-    client: u64,
-    writes: Cell<u64>,
 }
 
 /// The ways to one server: over TCP, and through its mapped store if that can be opened.
@@ -102,8 +96,6 @@ impl Shared {
             clock,
             begin,
             random: RefCell::new(Random::new(begin.0)),
-            client: begin.0 ^ u64::from(std::process::id()) << 40,
-            writes: Cell::new(1),
         })
     }
 
@@ -119,7 +111,7 @@ impl Shared {
 
     /// A write whose origin is a server chosen at random.
     pub(super) async fn write(&self, client: u32, key: &str, change: Change) -> Result<Outcome, CliError> {
-        let (request, op, if_version) = self.request(key, change);
+        let (request, op, if_version) = Self::request(key, change);
         let value = request.value.clone();
         let call = self.now();
         let origin = &self.servers[self.below(self.servers.len())];
@@ -146,9 +138,8 @@ impl Shared {
         outcome.map_err(|error| CliError::from(error).context(format!("cannot write {key:?}")))
     }
 
-    fn request(&self, key: &str, change: Change) -> (Request, Op, Option<Version>) {
-        let number = self.writes.replace(self.writes.get() + 1);
-        let request_id = RequestId::Counted { client: self.client, number };
+    fn request(key: &str, change: Change) -> (Request, Op, Option<Version>) {
+        let request_id = RequestId::Unnamed; // The client names it.
         let (key, encoding) = (Key::new(key), Encoding::Raw);
         match change {
             Change::Set(value) => {

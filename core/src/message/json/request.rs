@@ -83,32 +83,32 @@ fn even_null<'a, D: Deserializer<'a>>(deserializer: D) -> Result<Option<&'a RawV
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
-/// What a JSON message's text (without the length in front of it) asks for. `fallback` names a write that came without
-/// a `request_id`; such a write must not be sent twice.
-pub fn asked(text: &[u8], fallback: impl FnOnce() -> RequestId) -> Result<Asked, Failure> {
+/// What a JSON message's text (without the length in front of it) asks for. A write without a
+/// `request_id` must not be sent twice.
+pub fn asked(text: &[u8]) -> Result<Asked, Failure> {
     let fields: Fields<'_> = serde_json::from_slice(text).map_err(|error| not_an_object(&error))?;
     let kind = text_field("type", fields.kind)?;
     let fault = match &*kind {
         "FAIL_LINK" => Fault::FailLink { server: fields.server()? },
         "FIX_LINK" => Fault::FixLink { server: fields.server()? },
         "FAIL_PROCESS" => Fault::FailProcess,
-        kind => return request(kind, &fields, fallback).map(Asked::Request),
+        kind => return request(kind, &fields).map(Asked::Request),
     };
     Ok(Asked::Fault(fault))
 }
 
-fn request(kind: &str, fields: &Fields<'_>, fallback: impl FnOnce() -> RequestId) -> Result<Request, Failure> {
+fn request(kind: &str, fields: &Fields<'_>) -> Result<Request, Failure> {
     match kind {
         "GET" => fields.get(),
-        "SET" if fields.entries.is_some() => fields.set_many(fallback),
-        "SET" => fields.set(fields.condition()?, fallback),
+        "SET" if fields.entries.is_some() => fields.set_many(),
+        "SET" => fields.set(fields.condition()?),
         "CAS" => match fields.condition()? {
             Condition::Always => {
                 Err(bad(r#"a CAS needs "if_version" (a version, 0 for no object) or "if_absent": true"#))
             }
-            condition => fields.set(condition, fallback),
+            condition => fields.set(condition),
         },
-        "DELETE" => fields.delete(fallback),
+        "DELETE" => fields.delete(),
         "LIST" => fields.list(),
         "STATUS" => Ok(RequestBody::Status.into()),
         other => Err(unknown_type(other)),
@@ -128,17 +128,17 @@ impl Fields<'_> {
         }
     }
 
-    fn set(&self, condition: Condition, fallback: impl FnOnce() -> RequestId) -> Result<Request, Failure> {
+    fn set(&self, condition: Condition) -> Result<Request, Failure> {
         let key = key_field("key", self.key)?;
         let (encoding, value) = value_field(self.value, self.value_b64)?;
-        let request_id = self.request_id(fallback)?;
+        let request_id = self.request_id()?;
         Ok(Request {
             body: RequestBody::Set { key, encoding, condition, request_id },
             value: value.into_owned().into(),
         })
     }
 
-    fn set_many(&self, fallback: impl FnOnce() -> RequestId) -> Result<Request, Failure> {
+    fn set_many(&self) -> Result<Request, Failure> {
         if self.key.is_some() || self.value.is_some() || self.value_b64.is_some() {
             return Err(bad(r#"a SET takes "key" and a value, or "entries", not both"#));
         }
@@ -158,17 +158,17 @@ impl Fields<'_> {
             values.extend_from_slice(&value);
             entries.push(SetEntry { key, encoding, value_bytes });
         }
-        let request_id = self.request_id(fallback)?;
+        let request_id = self.request_id()?;
         Ok(Request { body: RequestBody::SetMany { entries, request_id }, value: Bytes::from(values) })
     }
 
-    fn delete(&self, fallback: impl FnOnce() -> RequestId) -> Result<Request, Failure> {
+    fn delete(&self) -> Result<Request, Failure> {
         let condition = self.condition()?;
         if condition == Condition::IfAbsent {
             return Err(bad(r#"a DELETE takes "if_version", not "if_absent": there would be nothing to delete"#));
         }
         let key = key_field("key", self.key)?;
-        Ok(RequestBody::Delete { key, condition, request_id: self.request_id(fallback)? }.into())
+        Ok(RequestBody::Delete { key, condition, request_id: self.request_id()? }.into())
     }
 
     fn list(&self) -> Result<Request, Failure> {
@@ -203,8 +203,8 @@ impl Fields<'_> {
         }
     }
 
-    fn request_id(&self, fallback: impl FnOnce() -> RequestId) -> Result<RequestId, Failure> {
-        let Some(raw) = self.request_id else { return Ok(fallback()) };
+    fn request_id(&self) -> Result<RequestId, Failure> {
+        let Some(raw) = self.request_id else { return Ok(RequestId::Unnamed) };
         let text = text_field("request_id", Some(raw))?;
         match text.len() {
             0 => Err(bad(r#"field "request_id" must not be empty; leave it out if the write is sent only once"#)),

@@ -3,7 +3,7 @@ use serde_json::json;
 use super::*;
 
 fn parse(text: &str) -> Result<Request, Failure> {
-    match asked(text.as_bytes(), || RequestId::Counted { client: 1, number: 2 })? {
+    match asked(text.as_bytes())? {
         Asked::Request(request) => Ok(request),
         Asked::Fault(fault) => panic!("{text} is no fault, and not {fault:?}"),
     }
@@ -20,7 +20,7 @@ fn text_id(text: &str) -> RequestId {
 
 #[test]
 fn every_form_of_a_request_is_understood() {
-    let fallback = RequestId::Counted { client: 1, number: 2 };
+    let fallback = RequestId::Unnamed;
     let set =
         |condition, request_id| RequestBody::Set { key: "k".into(), encoding: Encoding::Raw, condition, request_id };
     for (text, body, value) in [
@@ -137,7 +137,7 @@ fn a_refusal_quotes_only_a_little_of_a_large_field() {
 
 #[test]
 fn faults_are_told_from_requests() {
-    let fault = |text: &str| asked(text.as_bytes(), || panic!("a fault needs no id"));
+    let fault = |text: &str| asked(text.as_bytes());
     let server = "b".into();
     assert_eq!(fault(r#"{"type":"FAIL_LINK","server":"b"}"#), Ok(Asked::Fault(Fault::FailLink { server })));
     let server = "b".into();
