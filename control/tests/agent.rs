@@ -175,6 +175,19 @@ async fn a_killed_member_is_taken_out_when_its_lease_has_run_out<B: Backend>() {
     }
 }
 
+/// The machine's date went back between the two.
+async fn a_life_whose_date_is_earlier_comes_after_the_last_one<B: Backend>() {
+    let backend = B::start().await;
+    let mut first = Running::start(backend.plane(), record("a", 9_000), config(1));
+    first.founded().await;
+    first.kill().await;
+    let mut second = Running::start(backend.plane(), record("a", 5), config(1));
+    let state = second.cluster(|state| state.server_named("a").is_some()).await;
+    assert_eq!(state.server_named("a").map(|one| one.incarnation), Some(Incarnation(9_000).after()));
+    second.lease().await;
+    second.stop().await;
+}
+
 async fn a_new_life_waits_for_the_old_ones_lease_and_is_a_member_of_nothing<B: Backend>() {
     let backend = B::start().await;
     let mut running = three(|| backend.plane()).await;
@@ -220,6 +233,7 @@ macro_rules! on_each {
 on_each! {
     servers_find_each_other_and_form_the_first_views
     a_killed_member_is_taken_out_when_its_lease_has_run_out
+    a_life_whose_date_is_earlier_comes_after_the_last_one
     a_new_life_waits_for_the_old_ones_lease_and_is_a_member_of_nothing
 }
 

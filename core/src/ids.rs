@@ -53,6 +53,15 @@ number! {
     Incarnation(u64)
 }
 
+impl Incarnation {
+    /// A life after this one, where the date names none. Protocols may give 2^20 numbers for each millisecond between the
+    /// names of two lives; a day of them is more than a life can use up.
+    #[must_use]
+    pub fn after(self) -> Self {
+        Self(self.0 + 24 * 60 * 60 * 1000)
+    }
+}
+
 /// A typed client, for as long as the process that drew it lives.
 ///
 /// Later ones are greater, as far as dates go. A star that has to forget a client refuses from then on every client that

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use star_core::time::Time;
+use star_core::{ids::Incarnation, time::Time};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{AgentError, ControlEvent};
@@ -46,6 +46,11 @@ struct Inner {
 impl Knowledge {
     pub(super) fn new(me: ServerRecord, events: UnboundedSender<ControlEvent>) -> Self {
         Self { me, events, inner: Mutex::default() }
+    }
+
+    /// This life of the server has another name than it came with.
+    pub(super) fn rename_life(&mut self, incarnation: Incarnation) {
+        self.me.incarnation = incarnation;
     }
 
     pub(super) fn revision(&self) -> Revision {

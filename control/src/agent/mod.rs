@@ -140,7 +140,8 @@ pub struct Agent<P> {
 
 impl<P: ControlPlane> Agent<P> {
     /// An agent for the server `me`; `me.id` is not looked at, the cluster gives it. A server that has kept its memory
-    /// comes with the same incarnation, any other with one that was never used under its name.
+    /// comes with the same incarnation, any other with a guess: if the one before was not lower, because a date went back,
+    /// it becomes one after that, which the state shows.
     pub fn new(
         plane: P,
         me: ServerRecord,
@@ -222,7 +223,7 @@ impl<P: ControlPlane> Agent<P> {
         outcome
     }
 
-    async fn try_register(&self) -> Result<Registered, AgentError> {
+    async fn try_register(&mut self) -> Result<Registered, AgentError> {
         let found = self.plane.get(CLUSTER_KEY).await?;
         let (expected, before) = match &found {
             None => {
@@ -233,6 +234,11 @@ impl<P: ControlPlane> Agent<P> {
             Some(found) => (found.revision, ClusterState::decode(&found.value).map_err(AgentError::Mismatch)?),
         };
         self.check_fits(&before)?;
+        // Lives of a name only grow: what an earlier one said must never be taken for this one's.
+        if let Some(record) = before.server_named(&self.me.name).filter(|one| one.incarnation > self.me.incarnation) {
+            self.me.incarnation = record.incarnation.after();
+            self.knowledge.rename_life(self.me.incarnation);
+        }
         let (after, id) = registered(&before, &self.me);
         if let Some(found) = found.filter(|_| after == before) {
             self.knowledge.accept(&found)?;

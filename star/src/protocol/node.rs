@@ -6,7 +6,7 @@ use bytes::Bytes;
 use star_control::ClusterState;
 use star_core::{
     error::ErrorCode,
-    ids::{ClientId, Epoch, RequestId, ServerId, StarId},
+    ids::{ClientId, Epoch, Incarnation, RequestId, ServerId, StarId},
     key::Key,
     message::{Condition, Request, RequestBody, ResponseBody, SetEntry},
     protocol::{Effects, Input, Protocol, Token},
@@ -30,9 +30,14 @@ pub(crate) const PARTS_MAX: usize = 1024;
 /// What the control plane tells a server.
 #[derive(Clone, Debug)]
 pub enum Control {
-    /// The number of this server, which it has for life; comes before the first state of the cluster. Only a server whose
-    /// settings name another has to hear it.
-    Joined(ServerId),
+    /// What the cluster's state says of this server; comes before the first state of the cluster. Only a server whose
+    /// settings say something else has to hear it.
+    Joined {
+        /// Its number, which it has for life.
+        id: ServerId,
+        /// The name of this life.
+        incarnation: Incarnation,
+    },
     /// The cluster's latest state, with the view of every star.
     Cluster(Arc<ClusterState>),
     /// Until when this server may answer reads. [`Time::ZERO`]: not at all.
@@ -60,11 +65,7 @@ impl<S: Store> StarNode<S> {
     /// A server that knows nothing yet: it waits for a view and a lease.
     pub fn new(config: NodeConfig, store: S) -> Self {
         let replicas = (0..config.stars).map(|star| Replica::new(StarId(star))).collect();
-        let shared = Shared {
-            // No later life of this server gives a number again, as long as it gives less than 2^20 in a millisecond.
-            last_write: config.incarnation.0 << 20,
-            ..Shared::default()
-        };
+        let shared = Shared { last_write: first_number(config.incarnation), ..Shared::default() };
         Self { config, shared, store, replicas, lists: Lists::default(), cluster: None, plane: None }
     }
 
@@ -228,7 +229,10 @@ impl<S: Store> StarNode<S> {
                     self.cluster = Some(cluster);
                 }
             }
-            Control::Joined(id) => self.config.me = id,
+            Control::Joined { id, incarnation } => {
+                (self.config.me, self.config.incarnation) = (id, incarnation);
+                self.shared.last_write = first_number(incarnation);
+            }
             Control::Plane(plane) => self.plane = Some(plane),
             Control::Lease { until } => {
                 self.shared.lease_until = until;
@@ -278,6 +282,12 @@ impl<S: Store> Protocol for StarNode<S> {
         self.shared.now = now;
         self.each_replica(effects, |replica, cx| replica.end_turn(cx));
     }
+}
+
+/// Before the first number of a write in this life of a server. No later life gives a number again, as long as this one
+/// gives less than 2^20 in a millisecond.
+fn first_number(incarnation: Incarnation) -> u64 {
+    incarnation.0 << 20
 }
 
 fn refuse_key(key: &Key, key_bytes_max: usize) -> Option<ResponseBody> {

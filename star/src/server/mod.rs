@@ -294,13 +294,14 @@ impl Follow {
         self.tell(Control::Cluster(cluster));
     }
 
-    /// The first state of the cluster that the agent speaks of holds this server's number, and names the cluster for good.
+    /// The first state of the cluster that the agent speaks of holds this server's number and the name of this life, and
+    /// names the cluster for good.
     fn join(&self, cluster: &ClusterState) {
-        let Some(id) = cluster.server_named(&self.options.name).map(|record| record.id) else { return };
-        let (addr, incarnation) = (&self.options.addr, self.options.node.incarnation);
+        let Some(record) = cluster.server_named(&self.options.name) else { return };
+        let (addr, id, incarnation) = (&self.options.addr, record.id, record.incarnation);
         info!(%addr, %id, %incarnation, cluster = %cluster.cluster, "serving");
         self.handle.join(Hello { cluster: cluster.cluster.clone(), to: id, server: id, incarnation });
-        self.tell(Control::Joined(id));
+        self.tell(Control::Joined { id, incarnation });
     }
 
     fn tell(&self, control: Control) {
@@ -329,7 +330,8 @@ fn peer(server: &ServerRecord) -> Peer {
     Peer { id: server.id, name: server.name.clone(), addr: server.addr.clone() }
 }
 
-/// Names this life of the server: larger than all before, as long as the machine's date does not go back.
+/// Names this life of the server: larger than all before if the machine's date has not gone back, and else made so when it
+/// registers.
 #[allow(clippy::disallowed_methods, reason = "a life is named by the date; nothing is measured with it")]
 fn new_incarnation() -> Incarnation {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
