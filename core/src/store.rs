@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::{
     collections::Map,
@@ -55,6 +56,13 @@ pub struct Object<'a> {
     pub encoding: Encoding,
     /// The object's version.
     pub version: Version,
+}
+
+impl Object<'_> {
+    /// A digest of its bytes and of how they came in, the same at every server.
+    pub fn digest(&self) -> u64 {
+        xxh3_64_with_seed(self.value, self.encoding as u64)
+    }
 }
 
 /// The dictionary of a server. Single-threaded: only the server's own thread changes it.
@@ -158,6 +166,19 @@ impl MemoryStore {
             lease_until: Time::ZERO,
             serving: std::collections::BTreeSet::new(),
         }
+    }
+
+    /// What a crash leaves of it: the published objects, clean, for nobody to read by himself.
+    #[must_use]
+    pub fn after_crash(mut self) -> Self {
+        self.entries.retain(|_, slot| slot.object.is_some());
+        self.entries.values_mut().for_each(|slot| slot.dirty = false);
+        let published: std::collections::BTreeSet<u64> =
+            self.entries.values().filter_map(|slot| slot.object.map(|(place, _)| place)).collect();
+        self.places.retain(|place, _| published.contains(place));
+        self.used_bytes = self.places.values().map(|placed| placed.value.len() as u64).sum();
+        (self.lease_until, self.serving) = (Time::ZERO, std::collections::BTreeSet::new());
+        self
     }
 
     /// All committed objects in the order of their keys: what two servers must agree on.

@@ -69,24 +69,31 @@ impl StarSettings {
     }
 }
 
+fn config(settings: &StarSettings, identity: &Identity) -> NodeConfig {
+    NodeConfig {
+        route: settings.route,
+        dirty_reads: settings.dirty_reads,
+        piece_bytes: settings.piece_bytes,
+        chain_from_bytes: settings.chain_from_bytes,
+        buffer_bytes_max: settings.buffer_bytes_max,
+        repair_after: settings.repair_after,
+        part_bytes: settings.part_bytes,
+        part_entries: settings.part_entries,
+        sessions_max: settings.sessions_max,
+        bug: settings.bug,
+        ..NodeConfig::new(identity.id, identity.name.clone(), identity.incarnation, identity.stars)
+    }
+}
+
 impl Subject for StarNode<MemoryStore> {
     type Settings = StarSettings;
 
     fn start(settings: &StarSettings, identity: &Identity) -> Self {
-        let config = NodeConfig {
-            route: settings.route,
-            dirty_reads: settings.dirty_reads,
-            piece_bytes: settings.piece_bytes,
-            chain_from_bytes: settings.chain_from_bytes,
-            buffer_bytes_max: settings.buffer_bytes_max,
-            repair_after: settings.repair_after,
-            part_bytes: settings.part_bytes,
-            part_entries: settings.part_entries,
-            sessions_max: settings.sessions_max,
-            bug: settings.bug,
-            ..NodeConfig::new(identity.id, identity.name.clone(), identity.incarnation, identity.stars)
-        };
-        Self::new(config, MemoryStore::new(identity.stars, CAPACITY_BYTES))
+        Self::new(config(settings, identity), MemoryStore::new(identity.stars, CAPACITY_BYTES))
+    }
+
+    fn start_warm(settings: &StarSettings, identity: &Identity, before: Self) -> Self {
+        Self::new(config(settings, identity), before.into_store().after_crash())
     }
 
     fn cluster(state: Arc<ClusterState>) -> Control {

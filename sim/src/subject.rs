@@ -17,6 +17,11 @@ pub trait Subject: Protocol<Control: Clone> + Sized {
     /// A server that starts, without any memory of a life before.
     fn start(settings: &Self::Settings, identity: &Identity) -> Self;
 
+    /// The same, with what a life before has left in its store; it remembers nothing else.
+    fn start_warm(settings: &Self::Settings, identity: &Identity, _before: Self) -> Self {
+        Self::start(settings, identity)
+    }
+
     /// The control plane's state, as this protocol is told of it.
     fn cluster(state: Arc<ClusterState>) -> Self::Control;
 

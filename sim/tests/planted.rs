@@ -8,7 +8,7 @@ use star_sim::{
 };
 
 /// A bug, where it shows, the words of a check that finds it, and how many seeds are enough.
-const STATED: [(Bug, Mode, &str, u64); 29] = [
+const STATED: [(Bug, Mode, &str, u64); 31] = [
     (Bug::Star(Star::AckBeforeDirty), Mode::Turnover, "not noted as dirty", 5),
     (Bug::Star(Star::DirtyReadAtOnce), Mode::Turnover, "not linearizable", 10),
     (Bug::Star(Star::VersionReused), Mode::Turnover, "version monotone", 5),
@@ -30,6 +30,8 @@ const STATED: [(Bug, Mode, &str, u64); 29] = [
     (Bug::Star(Star::SessionsLostAtTakeover), Mode::Churn, "remembers other results", 20),
     (Bug::Star(Star::SessionsLostAtCatchUp), Mode::Churn, "remembers other results", 10),
     (Bug::Star(Star::FloorIgnored), Mode::Turnover, "exactly once", 60),
+    (Bug::Star(Star::KeptUncompared), Mode::Churn, "clean means latest", 60),
+    (Bug::Star(Star::KeptThoughDeleted), Mode::Churn, "clean means latest", 60),
     (Bug::Star(Star::DroppedRemembered), Mode::Turnover, "clean means latest", 60),
     (Bug::Star(Star::OwnWritesNotResent), Mode::Links, "the buffer drains", 10),
     (Bug::Star(Star::VersionFloorForgotten), Mode::Links, "version monotone", 10),

@@ -11,7 +11,7 @@ use star_core::{
     message::ResponseBody,
     protocol::Input,
 };
-use support::{Net, node};
+use support::{Net, Node, node};
 
 #[test]
 fn a_learner_misses_no_write_when_a_later_part_comes_from_a_member_that_is_behind() {
@@ -132,6 +132,50 @@ fn a_server_takes_the_writes_of_its_own_earlier_life_that_are_in_the_order() {
     net.set(0, 3, "c", vec![3], "r3");
     net.settle(3000);
     assert!(net.answer(3).is_some(), "the star stands still");
+}
+
+/// Its store outlived it: what is the same elsewhere is not sent, and nothing in it counts that is not.
+#[test]
+fn a_server_that_finds_its_store_again_is_sent_only_what_has_changed() {
+    let mut net = Net::new(3, 1, 1 << 30);
+    net.view(0, &[0, 1, 2], 0, &[], &[]);
+    net.tell_all();
+    net.run();
+    for number in 0..50 {
+        net.set(0, number, &format!("k{number:02}"), vec![7; 100], &format!("r{number}"));
+    }
+    net.settle(5);
+    let found = std::mem::replace(&mut net.nodes[2], node(2, 2, 1, 1 << 30)).into_store().after_crash();
+    let config = net.nodes[2].config().clone();
+    net.nodes[2] = Node::new(config, found);
+    net.state.servers[2].incarnation = Incarnation(2);
+    net.view(0, &[0, 1], 0, &[], &[]);
+    for id in [0, 1] {
+        net.tell(id);
+    }
+    net.settle(5);
+    net.set(0, 100, "k07", vec![8; 100], "r100");
+    net.delete(0, 101, "k49");
+    net.set(0, 102, "k99", vec![9; 100], "r102");
+    net.settle(5);
+    net.tell_all();
+    net.view(0, &[0, 1], 0, &[], &[2]);
+    net.tell_all();
+    net.settle(20);
+    assert_eq!(net.nodes[2].may_advance().len(), 1);
+    let objects = |node: &Node| node.store().objects().map(|(k, v, o)| (k.clone(), v, o.to_vec())).collect::<Vec<_>>();
+    assert_eq!(objects(&net.nodes[2]), objects(&net.nodes[0]));
+    let counters = net.nodes[2].counters();
+    assert_eq!((counters.objects_kept, counters.objects_taken, counters.objects_dropped), (48, 2, 0));
+    // As a member from the beginning it has nothing to compare with.
+    net.nodes[2] = Node::new(
+        net.nodes[2].config().clone(),
+        std::mem::replace(&mut net.nodes[2], node(2, 3, 1, 1)).into_store().after_crash(),
+    );
+    net.state.stars[0].founded = net.state.stars[0].epoch.next();
+    net.view(0, &[2], 2, &[], &[]);
+    net.tell(2);
+    assert_eq!((objects(&net.nodes[2]).len(), net.nodes[2].counters().objects_dropped), (0, 50));
 }
 
 #[test]

@@ -140,7 +140,7 @@ impl Agreement {
                  committed seq {committed}"
             ));
         }
-        if committed.0 % REMEMBERED_EVERY != 0 {
+        if !committed.0.is_multiple_of(REMEMBERED_EVERY) {
             return Ok(());
         }
         let remembered = remembered();

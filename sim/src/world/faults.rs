@@ -278,7 +278,9 @@ impl<S: Subject> World<S> {
             self.give_lease_back(id);
         }
         let server = &mut self.servers[usize::from(id.0)];
-        server.node = None;
+        let before = server.node.take();
+        // A server that stops in order removes its store; of those that crash, half stand on a file that stays.
+        server.left = before.filter(|_| !in_order && self.fault_random.chance(500_000));
         server.inbox.clear();
         server.frozen.clear();
         server.open.clear();

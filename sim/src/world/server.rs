@@ -32,6 +32,8 @@ const TURN_INPUTS_MAX: u64 = 16;
 pub(crate) struct Server<S: Subject> {
     /// The protocol; `None` while the server is gone.
     pub(crate) node: Option<S>,
+    /// What a crash left, if its store outlived it.
+    pub(crate) left: Option<S>,
     pub(crate) incarnation: Incarnation,
     /// Grows with every start and crash: what was meant for an earlier life never reaches this one.
     pub(crate) life: u64,
@@ -84,6 +86,7 @@ impl<S: Subject> Server<S> {
         let drift = random.between(0, settings.clock_drift_max * 2) as i64 - settings.clock_drift_max as i64;
         Self {
             node: None,
+            left: None,
             incarnation: Incarnation(1),
             life: 0,
             inbox: VecDeque::new(),
@@ -130,7 +133,10 @@ impl<S: Subject> World<S> {
         let stars = self.settings.stars;
         let server = &mut self.servers[usize::from(id.0)];
         let identity = Identity { id, name: server_name(id), incarnation: server.incarnation, stars };
-        server.node = Some(S::start(&self.subject, &identity));
+        server.node = Some(match server.left.take() {
+            Some(before) => S::start_warm(&self.subject, &identity, before),
+            None => S::start(&self.subject, &identity),
+        });
         server.life += 1;
         server.inbox.clear();
         (server.turn_planned, server.tick_waits, server.lease_until) = (false, false, Time::ZERO);

@@ -77,6 +77,11 @@ impl BlockingClient {
         self.runtime.block_on(self.client.get_many(keys))
     }
 
+    /// See [`StarClient::status`].
+    pub fn status(&self) -> Vec<(String, Result<String, ClientError>)> {
+        self.runtime.block_on(self.client.status())
+    }
+
     /// See [`StarClient::set_many`].
     pub fn set_many(&self, objects: &[(&str, Bytes)]) -> Result<Vec<Version>, ClientError> {
         self.runtime.block_on(self.client.set_many(objects))

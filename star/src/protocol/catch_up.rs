@@ -6,7 +6,9 @@
 //! learner exact: it holds the star as it was at one seq. It says so, the planner makes it a *joining* member, and what
 //! was done in between comes the same way from the leader, before the leader can commit anything more.
 //!
-//! A server that was a member before, or that kept its memory, begins with the changes since its own last seq.
+//! A server that was a member before, or that kept its memory, begins with the changes since its own last seq. One that
+//! kept only its store, or was away too long for that, offers what it holds with each question: version and digest of each
+//! object. What is the same at the source is not sent ([`kept`](super::kept)).
 
 use bytes::Bytes;
 use star_core::{
@@ -14,15 +16,16 @@ use star_core::{
     ids::{Seq, ServerId},
     key::Key,
     protocol::Effects,
-    store::Store,
+    store::{Object, Store},
     time::Time,
 };
 
 use super::{
     config::{Bug, NodeConfig},
     context::Context,
+    kept::{self, Offer},
     log::Log,
-    message::{Body, Changed, ChangedObject, Changes, Message, Remembered, Since},
+    message::{Body, Changed, ChangedObject, Changes, Kept, Message, Remembered, Since},
     recent::Recent,
     repair::patience,
     replica::Replica,
@@ -43,6 +46,8 @@ pub(crate) struct CatchUp {
     repeats: u32,
     /// When it was last asked, as long as its answer is missing.
     asked_at: Option<Time>,
+    /// Something that was said to be kept was not there: nothing is offered any more.
+    offers_nothing: bool,
     /// A joining member lacks committed writes, so the leader cannot go on without its catching up.
     is_behind: bool,
     /// The server holds the star as it was at its `committed`.
@@ -64,6 +69,18 @@ impl Part {
         self.values.len() >= config.part_bytes || self.objects.len().max(self.remembered.len()) >= config.part_entries
     }
 
+    /// Adds a key as it is now, without its bytes if the asker has it the same.
+    fn add_unless_kept(&mut self, store: &impl Store, key: &Key, offer: &mut Offer) {
+        match store.get(key).object.filter(|object| offer.has(key, object)) {
+            Some(object) => {
+                let Object { version, encoding, .. } = object;
+                let object = Some(ChangedObject { version, encoding, value_bytes: 0, is_kept: true });
+                self.objects.push(Changed { seq: Seq(0), key: key.clone(), object });
+            }
+            None => self.add_object(store, Seq(0), key),
+        }
+    }
+
     /// Adds a key as it is now; one that is in the part already was changed again at `seq`.
     fn add_object(&mut self, store: &impl Store, seq: Seq, key: &Key) {
         if let Some(place) = self.places.get(key) {
@@ -73,7 +90,7 @@ impl Part {
         let object = store.get(key).object.map(|object| {
             self.values.extend_from_slice(object.value);
             let value_bytes = object.value.len() as u32;
-            ChangedObject { version: object.version, encoding: object.encoding, value_bytes }
+            ChangedObject { version: object.version, encoding: object.encoding, value_bytes, is_kept: false }
         });
         self.places.insert(key.clone(), self.objects.len());
         self.objects.push(Changed { seq, key: key.clone(), object });
@@ -144,7 +161,13 @@ impl Replica {
         self.catch_up.asked_at = Some(cx.now);
         let ask = self.catch_up.ask;
         if let Some(source) = self.source(cx.me()) {
-            self.send(cx, source, Body::CatchUp { ask, since });
+            let kept = match &since {
+                Since::Objects { after, .. } if !self.catch_up.offers_nothing => {
+                    kept::offer(cx.store, cx.config, self.star, after.as_deref())
+                }
+                _ => Vec::new(),
+            };
+            self.send(cx, source, Body::CatchUp { ask, since, kept });
         }
     }
 
@@ -166,13 +189,16 @@ impl Replica {
         from: ServerId,
         ask: u64,
         since: Since,
+        kept: &[Kept],
     ) {
         if !self.serves(cx.me()) {
             return; // The asker asks another.
         }
         let mut part = Part::default();
         let next = match since {
-            Since::Objects { begun, after } => self.part_of_objects(cx, begun, after.as_deref(), &mut part),
+            Since::Objects { begun, after } => {
+                self.part_of_objects(cx, begun, after.as_deref(), Offer::new(kept, cx.config), &mut part)
+            }
             // Writes that are not committed may be forgotten as well, but nothing of them is asked for.
             Since::Writes { after, objects_after } if objects_after >= self.recent.forgotten().min(self.committed) => {
                 self.part_of_writes(cx, after, objects_after, &mut part)
@@ -193,6 +219,7 @@ impl Replica {
         cx: &Context<'_, S, E>,
         begun: Option<Seq>,
         after: Option<&str>,
+        mut offer: Offer,
         part: &mut Part,
     ) -> Since {
         // Parts can come from members that have applied less than the first one: what is missing since then comes later.
@@ -200,11 +227,12 @@ impl Replica {
         let mut last = None;
         let mut is_all = true;
         cx.store.list(self.star, "", after, &mut |key| {
-            if part.is_full(cx.config) {
+            // The asker has more to offer, perhaps, when all that it offered is kept.
+            if part.is_full(cx.config) || offer.is_used_up() {
                 is_all = false;
                 return false;
             }
-            part.add_object(cx.store, Seq(0), &Key::new(key));
+            part.add_unless_kept(cx.store, &Key::new(key), &mut offer);
             last = Some(key.into());
             true
         });
@@ -245,7 +273,7 @@ impl Replica {
     /// The member that was asked has forgotten what was done since: everything is wanted again.
     pub(crate) fn on_too_old<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>, ask: u64) {
         if ask == self.catch_up.ask && self.lacks_objects(cx.me()) {
-            self.forget_objects(cx);
+            self.forget_order(cx);
             self.ask_for_changes(cx);
         }
     }
@@ -263,6 +291,14 @@ impl Replica {
         }
         let Changes { next, committed, forgotten, version_floor, objects, mut remembered, evicted } = changes;
         self.catch_up.goal = self.catch_up.goal.max(committed);
+        if let Some(Since::Objects { after, .. }) = &self.catch_up.since {
+            if !kept::are_here(cx.store, cx.config, &objects) {
+                self.catch_up.offers_nothing = true;
+                return self.ask_for_changes(cx);
+            }
+            let end = if let Since::Objects { after: end, .. } = &next { end.as_deref() } else { None };
+            kept::remove_others(cx.store, cx.config, self.star, (after.as_deref(), end), &objects);
+        }
         if !take_objects(cx, &objects, values) {
             return cx.shared.counters.no_space += 1; // The same part is asked for again.
         }
@@ -340,13 +376,19 @@ impl Replica {
 
     /// Forgets all objects of the star, to begin with nothing.
     pub(crate) fn forget_objects<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
-        self.drop_order(cx, Seq(0));
+        self.forget_order(cx);
         let mut keys = Vec::new();
         cx.store.list(self.star, "", None, &mut |key| {
             keys.push(Key::new(key));
             true
         });
         keys.iter().for_each(|key| cx.store.remove(key, false));
+        cx.shared.counters.objects_dropped += keys.len() as u64;
+    }
+
+    /// Forgets which point of the order the objects are of.
+    fn forget_order<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
+        self.drop_order(cx, Seq(0));
         self.committed = Seq(0);
         self.ready = Seq(0);
         self.log = Log::default();
@@ -371,6 +413,11 @@ fn take_objects<S: Store, E: Effects<Message>>(
             }
             continue;
         };
+        if object.is_kept {
+            cx.shared.counters.objects_kept += 1;
+            continue;
+        }
+        cx.shared.counters.objects_taken += 1;
         let value_bytes = object.value_bytes as usize;
         if value_bytes > values.len() {
             return false; // Not what a server of ours sends.

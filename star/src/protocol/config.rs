@@ -116,11 +116,15 @@ pub enum Bug {
     SessionsLostAtCatchUp,
     /// What is dropped at a takeover is remembered as done.
     DroppedRemembered,
+    /// A server that catches up keeps what it holds of a key from an earlier time, whatever its version.
+    KeptUncompared,
+    /// A server that catches up keeps the objects of keys that were deleted while it was away.
+    KeptThoughDeleted,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::AckBeforeDirty,
         Self::DirtyReadAtOnce,
         Self::VersionReused,
@@ -140,5 +144,7 @@ impl Bug {
         Self::FloorIgnored,
         Self::SessionsLostAtCatchUp,
         Self::DroppedRemembered,
+        Self::KeptUncompared,
+        Self::KeptThoughDeleted,
     ];
 }

@@ -101,6 +101,9 @@ pub enum Body {
         ask: u64,
         /// What the asker has.
         since: Since,
+        /// While it has not come through all objects: what it holds of the next part from an earlier time, in order.
+        /// Objects that are still the same are not sent again.
+        kept: Vec<Kept>,
     },
     /// The answer: a part of what the asker lacks. The values follow one another in the message's tail.
     Changes {
@@ -254,8 +257,21 @@ pub struct ChangedObject {
     pub version: Version,
     /// How its bytes came in.
     pub encoding: Encoding,
-    /// How many bytes.
+    /// How many bytes; 0 if it is kept.
     pub value_bytes: u32,
+    /// The asker holds the same object: its bytes are not sent.
+    pub is_kept: bool,
+}
+
+/// An object that a server which catches up holds from an earlier time, and that may be out of date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The key's hash.
+    pub key_hash: u64,
+    /// The object's version.
+    pub version: Version,
+    /// See [`star_core::store::Object::digest`].
+    pub digest: u64,
 }
 
 /// Results of requests, as they are committed at the sender.

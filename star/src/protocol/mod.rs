@@ -11,6 +11,7 @@ pub mod config;
 mod context;
 mod gather;
 pub mod invariants;
+mod kept;
 mod leader;
 mod leave;
 mod list;

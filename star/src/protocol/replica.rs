@@ -230,7 +230,7 @@ impl Replica {
             Body::Install { from: base, stamps } => self.on_install(cx, from, base, &stamps),
             Body::AskUnderWay { writes } => self.on_ask_under_way(cx, from, writes),
             Body::Finished { writes } => self.on_finished(cx, &writes),
-            Body::CatchUp { ask, since } => self.on_catch_up(cx, from, ask, since),
+            Body::CatchUp { ask, since, kept } => self.on_catch_up(cx, from, ask, since, &kept),
             Body::Changes { ask, changes } => self.on_changes(cx, ask, changes, &message.tail),
             Body::TooOld { ask } => self.on_too_old(cx, ask),
             Body::Hello { installed, ready } => self.on_hello(cx, from, installed, ready),

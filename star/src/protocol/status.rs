@@ -25,6 +25,12 @@ pub struct Counters {
     pub fetches: u64,
     /// Times at which the store had no room.
     pub no_space: u64,
+    /// Objects of an earlier time that need not be sent when this server caught up.
+    pub objects_kept: u64,
+    /// Objects that were sent to this server when it caught up.
+    pub objects_taken: u64,
+    /// Objects of an earlier time that were dropped because the star began anew.
+    pub objects_dropped: u64,
     /// Messages of an older epoch.
     pub ignored_old_epoch: u64,
     /// Messages of servers that are not of the view.

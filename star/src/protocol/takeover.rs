@@ -9,7 +9,7 @@ use star_control::View;
 use star_core::{
     collections::Set,
     error::ErrorCode,
-    ids::{Seq, ServerId},
+    ids::{Epoch, Seq, ServerId},
     key::Key,
     message::ResponseBody,
     protocol::Effects,
@@ -32,7 +32,10 @@ impl Replica {
             return;
         }
         let me = cx.me();
-        if view.founded > self.view.founded {
+        // A server that comes with the objects of an earlier life offers them when it catches up. A member from the
+        // beginning has nothing to compare them with.
+        let may_keep = self.view.epoch == Epoch(0) && !view.is_member(me);
+        if view.founded > self.view.founded && !may_keep {
             self.begin_anew(cx);
         }
         self.view = view.clone();

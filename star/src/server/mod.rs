@@ -22,7 +22,7 @@ use star_core::{
     protocol::Input,
     server::{Handle, Hello, Peer, Server, bind},
 };
-use star_objstore::MappedStore;
+use star_objstore::{MappedStore, OpenError, Recovered};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::{LocalSet, spawn_local},
@@ -61,7 +61,7 @@ impl StarServer {
         options.node.incarnation = new_incarnation();
         options.node.name.clone_from(&options.name);
         let plane = ControlPlane::start(&options)?;
-        let store = MappedStore::create(&star_objstore::Options {
+        let store = open_store(&star_objstore::Options {
             path: options.store_path.clone(),
             capacity_bytes: options.store_capacity_bytes,
             entries_max: options.store_entries_max,
@@ -328,6 +328,27 @@ fn warn_of_losses(before: Option<&ClusterState>, after: &ClusterState) {
 
 fn peer(server: &ServerRecord) -> Peer {
     Peer { id: server.id, name: server.name.clone(), addr: server.addr.clone() }
+}
+
+/// The store that a life of this server left when it was killed, or a new one. What is in it is compared with what the
+/// other members have before anybody reads it.
+fn open_store(options: &star_objstore::Options) -> Result<MappedStore, OpenError> {
+    let path = options.path.display();
+    match MappedStore::open(options) {
+        Ok((store, Recovered { objects, dropped, torn, .. })) => {
+            info!(%path, objects, dropped, torn,
+                "found the store of an earlier life: what other serving members have as well is kept; if all servers had \
+                 stopped, its stars begin anew and nothing is");
+            Ok(store)
+        }
+        Err(OpenError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            MappedStore::create(options)
+        }
+        Err(error) => {
+            warn!(%error, "the store of an earlier life cannot be used, a new one is made");
+            MappedStore::create(options)
+        }
+    }
 }
 
 /// Names this life of the server: larger than all before if the machine's date has not gone back, and else made so when it

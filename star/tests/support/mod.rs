@@ -139,6 +139,11 @@ impl Net {
         self.ask(id, request, Request { body, value: value.into() });
     }
 
+    pub(crate) fn delete(&mut self, id: u16, request: u64, key: &str) {
+        let (key, condition, request_id) = (Key::new(key), Condition::Always, RequestId::Unnamed);
+        self.ask(id, request, RequestBody::Delete { key, condition, request_id }.into());
+    }
+
     pub(crate) fn get(&mut self, id: u16, request: u64, key: &str) {
         self.ask(id, request, RequestBody::Get { key: Key::new(key) }.into());
     }
