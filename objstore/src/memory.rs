@@ -182,10 +182,11 @@ fn put(cell: &AtomicU64, value: u64, order: Ordering) {
 #[inline]
 fn padded_words(bytes: &[u8]) -> impl Iterator<Item = u64> {
     let (chunks, tail) = bytes.as_chunks::<WORD>();
-    let last = (!tail.is_empty()).then(|| {
-        let mut word = [0; WORD];
-        word[..tail.len()].copy_from_slice(tail);
-        u64::from_ne_bytes(word)
+    let last = (!tail.is_empty()).then(|| match bytes.last_chunk::<WORD>() {
+        // The last whole word's worth, without what the word before has. Bytes put together in memory would have to
+        // reach it before they could be loaded as a word, and everything before them too.
+        Some(end) => (u64::from_le_bytes(*end) >> (8 * (WORD - tail.len()))).to_le(),
+        None => tail.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)).to_le(),
     });
     chunks.iter().map(|chunk| u64::from_ne_bytes(*chunk)).chain(last)
 }

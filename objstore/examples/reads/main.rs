@@ -1,0 +1,150 @@
+//! Prints what reads of a mapped store cost here, beside what they could cost at best and what LMDB takes:
+//! `cargo run --release -p star-objstore --example reads [keys] [value bytes]`.
+//!
+//! All take turns in one run, and a turn's time is the thread's processor time, so that what else the machine does
+//! counts less. The keys are visited in no order that a processor could foresee. Hashed beforehand for the bare lookup
+//! and the [`Reader`], as a client does it once per call.
+
+mod bare;
+
+use std::{env, error::Error, hint::black_box, path::Path, sync::Arc};
+
+use bare::Bare;
+use heed::types::Bytes;
+use rustix::time::{ClockId, clock_gettime};
+use star_core::{
+    Clock, Incarnation, Key, StarId, Time, Version,
+    store::{Encoding, Store},
+};
+use star_objstore::{Answer, MappedStore, Options, Reader};
+
+const STARS: u16 = 8;
+const TURNS: usize = 31;
+const CALLS_MAX: usize = 30_000;
+/// A turn copies no more than about this many bytes.
+const TURN_BYTES: usize = 1 << 27;
+
+/// A cheap sequence.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((u128::from(self.0) * limit as u128) >> 64) as usize
+    }
+}
+
+/// Nanoseconds that this thread had a processor.
+fn processor_time() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// What takes part, by name; each call reads the key of a number.
+type Contestant<'a> = (&'static str, Box<dyn FnMut(usize) + 'a>);
+
+fn compare(keys: usize, calls: usize, contestants: &mut [Contestant<'_>]) {
+    let mut turns = vec![Vec::new(); contestants.len()];
+    for turn in 0..TURNS {
+        for ((_, call), times) in contestants.iter_mut().zip(&mut turns) {
+            let mut random = Random(turn as u64);
+            let begin = processor_time();
+            (0..calls).for_each(|_| call(random.below(keys)));
+            times.push((processor_time() - begin) as f64 / calls as f64);
+        }
+    }
+    println!("{:<34} {:>8} {:>8}", "ns per call", "median", "least");
+    for ((name, _), times) in contestants.iter().zip(&mut turns) {
+        times.sort_by(f64::total_cmp);
+        println!("{name:<34} {:>8.0} {:>8.0}", times[TURNS / 2], times[0]);
+    }
+}
+
+fn filled(path: &Path, keys: &[Key], value: &[u8]) -> Result<MappedStore, Box<dyn Error>> {
+    let count = keys.len() as u64;
+    let mut store = MappedStore::create(&Options {
+        path: path.to_path_buf(),
+        capacity_bytes: (count * (value.len() as u64 + 96) * 5 / 4).max(1 << 24),
+        entries_max: Some(count + 1024),
+        stars: STARS,
+        cluster: "reads".into(),
+        incarnation: Incarnation(1),
+    })?;
+    (0..STARS).for_each(|star| store.set_serving(StarId(star), true));
+    store.set_lease(Time(u64::MAX));
+    for key in keys {
+        let place = store.place(key, Encoding::Raw, value.len())?;
+        store.fill(place, 0, value);
+        store.mark_dirty(key)?;
+        store.publish(key, place, Version(1), false);
+    }
+    Ok(store)
+}
+
+#[allow(unsafe_code, reason = "the name of its function that maps a file")]
+fn lmdb(
+    directory: &Path,
+    keys: &[Key],
+    value: &[u8],
+) -> Result<(heed::Env, heed::Database<Bytes, Bytes>), heed::Error> {
+    let map_bytes = (keys.len() * (value.len() + 4096)).next_multiple_of(4096) + (1 << 26);
+    // SAFETY: the directory is new, and nobody else knows of it.
+    let env = unsafe { heed::EnvOpenOptions::new().map_size(map_bytes).open(directory)? };
+    let mut write = env.write_txn()?;
+    let database = env.create_database(&mut write, None)?;
+    for key in keys {
+        database.put(&mut write, key.as_str().as_bytes(), value)?;
+    }
+    write.commit()?;
+    Ok((env, database))
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let argument = |at: usize, default| env::args().nth(at).map_or(Ok(default), |text| text.parse::<usize>());
+    let (count, value_bytes) = (argument(1, 100_000)?, argument(2, 100)?);
+    let calls = (TURN_BYTES / value_bytes.max(1)).clamp(8, CALLS_MAX);
+    let directory = tempfile::tempdir_in(Path::new("/dev/shm"))?;
+    let keys: Vec<Key> = (0..count).map(|i| Key::new(format!("key-{i:08}"))).collect();
+    let value = vec![7; value_bytes];
+    let store = filled(&directory.path().join("store"), &keys, &value)?;
+    let reader = Arc::new(Reader::open(directory.path().join("store"))?);
+    let bare = Bare::new(&keys, &value);
+    let (env, database) = lmdb(directory.path(), &keys, &value)?;
+    let (mut buffer, mut bare_buffer, mut clocked) = (Vec::new(), Vec::new(), Vec::new());
+    println!("{count} keys, values of {value_bytes} B; {TURNS} turns of {calls} calls, one after the other");
+    compare(
+        count,
+        calls,
+        &mut [
+            ("bare sequence lock", Box::new(|i| assert!(bare.get(keys[i].hash(), None)))),
+            ("  and a copy", Box::new(|i| assert!(bare.get(keys[i].hash(), Some(&mut bare_buffer))))),
+            (
+                "  and the system's clock",
+                Box::new(|i| {
+                    assert!(bare.get(keys[i].hash(), Some(&mut clocked)));
+                    black_box(Clock.now());
+                }),
+            ),
+            ("Reader::contains", Box::new(|i| assert_eq!(reader.contains(&keys[i]), Ok(true)))),
+            (
+                "Reader::get, a copy",
+                Box::new(|i| assert!(matches!(reader.get(&keys[i], &mut buffer), Answer::Found { .. }))),
+            ),
+            (
+                "Reader::get_ref, in place",
+                Box::new(|i| assert_eq!(reader.get_ref(&keys[i]).map(|found| found.map(|at| at[0])), Ok(Some(7)))),
+            ),
+            (
+                "LMDB, transaction and get",
+                Box::new(|i| {
+                    let read = env.read_txn().expect("a transaction");
+                    let found = database.get(&read, keys[i].as_str().as_bytes()).expect("a read");
+                    assert_eq!(found.map(|at| at[0]), Some(7));
+                }),
+            ),
+            ("the server's own get", Box::new(|i| assert!(store.get(&keys[i]).object.is_some()))),
+        ],
+    );
+    println!("{:.0} B of the file for each object", store.usage().used_bytes as f64 / count as f64);
+    Ok(())
+}
