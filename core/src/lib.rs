@@ -4,10 +4,12 @@
 //!
 //! Nothing here knows which protocol runs: Star, CRAQ and Raft plug in from above.
 
+pub mod admission;
 pub mod cluster;
 pub mod collections;
 pub mod config;
 pub mod error;
+pub mod gather;
 pub mod ids;
 pub mod key;
 pub mod logger;

@@ -2,6 +2,7 @@
 
 use star_core::{
     error::ErrorCode,
+    gather::Gathers,
     ids::{ServerId, StarId},
     message::ResponseBody,
     protocol::{Effects, Token},
@@ -9,7 +10,7 @@ use star_core::{
     time::Time,
 };
 
-use super::{config::NodeConfig, gather::Gathers, message::Message, status::Counters};
+use super::{config::NodeConfig, message::Message, status::Counters};
 
 /// Who is to get the answer to a read or a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,6 @@ mod catch_up;
 mod commit;
 pub mod config;
 mod context;
-mod gather;
 pub mod invariants;
 mod kept;
 mod leader;

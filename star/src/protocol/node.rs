@@ -5,8 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use star_control::ClusterState;
 use star_core::{
+    admission::{refuse_key, refuse_parts, refuse_request_id, refuse_request_number, refuse_value},
     error::ErrorCode,
-    ids::{ClientId, Epoch, Incarnation, RequestId, ServerId, StarId},
+    ids::{Epoch, Incarnation, RequestId, ServerId, StarId},
     key::Key,
     message::{Condition, Request, RequestBody, ResponseBody, SetEntry},
     protocol::{Effects, Input, Protocol, Token},
@@ -23,9 +24,6 @@ use super::{
     replica::Replica,
     status::PlaneStatus,
 };
-
-/// The most keys in one `GetMany` or `SetMany`.
-pub(crate) const PARTS_MAX: usize = 1024;
 
 /// What the control plane tells a server.
 #[derive(Clone, Debug)]
@@ -162,10 +160,8 @@ impl<S: Store> StarNode<S> {
         if let Some(refusal) = refuse_key(&write.key, self.config.key_bytes_max) {
             return Some(refusal);
         }
-        if write.value.len() > self.config.value_bytes_max {
-            let (bytes, max) = (write.value.len(), self.config.value_bytes_max);
-            let text = format!("the value has {bytes} bytes, and at most {max} are taken ([limits] value_bytes_max)");
-            return Some(ResponseBody::error(ErrorCode::TooLarge, text));
+        if let Some(refusal) = refuse_value(write.value.len(), self.config.value_bytes_max) {
+            return Some(refusal);
         }
         // The id of a part is made from one that was looked at.
         if write.is_admitted { None } else { refuse_request_id(&write.request_id) }
@@ -288,56 +284,4 @@ impl<S: Store> Protocol for StarNode<S> {
 /// gives less than 2^20 in a millisecond.
 fn first_number(incarnation: Incarnation) -> u64 {
     incarnation.0 << 20
-}
-
-fn refuse_key(key: &Key, key_bytes_max: usize) -> Option<ResponseBody> {
-    if key.is_empty() {
-        return Some(ResponseBody::error(ErrorCode::BadRequest, "`key` must not be empty"));
-    }
-    (key.len() > key_bytes_max).then(|| {
-        let text =
-            format!("the key has {} bytes, and at most {key_bytes_max} are taken ([limits] key_bytes_max)", key.len());
-        ResponseBody::error(ErrorCode::TooLarge, text)
-    })
-}
-
-fn refuse_request_id(request_id: &RequestId) -> Option<ResponseBody> {
-    match request_id {
-        RequestId::Text(text) if text.is_empty() || text.contains('\0') => {
-            let text = "`request_id` must not be empty, nor have a NUL character in it";
-            Some(ResponseBody::error(ErrorCode::BadRequest, text))
-        }
-        RequestId::Text(text) if text.len() > RequestId::TEXT_BYTES_MAX => {
-            let text = format!("`request_id` has {} bytes, and at most 128 are taken", text.len());
-            Some(ResponseBody::error(ErrorCode::TooLarge, text))
-        }
-        id => refuse_request_number(id),
-    }
-}
-
-/// Refuses numbers that a typed client does not give, so that what is remembered of it stays bounded.
-fn refuse_request_number(request_id: &RequestId) -> Option<ResponseBody> {
-    let RequestId::Counted { client, number, behind } = request_id else { return None };
-    if *behind >= RequestId::WINDOW {
-        let text = format!(
-            "the client may still send {behind} earlier writes again, and at most {} are taken; finish some first",
-            RequestId::WINDOW - 1
-        );
-        return Some(ResponseBody::error(ErrorCode::Overloaded, text));
-    }
-    (!(1..=ClientId::BORN_MAX).contains(&client.born) || behind > number).then(|| {
-        let text = "a counted request id whose date or number no client of ours gives";
-        ResponseBody::error(ErrorCode::BadRequest, text)
-    })
-}
-
-fn refuse_parts(parts: usize) -> Option<ResponseBody> {
-    match parts {
-        0 => Some(ResponseBody::error(ErrorCode::BadRequest, "a request with many parts needs at least one")),
-        _ if parts > PARTS_MAX => {
-            let text = format!("the request has {parts} parts, and at most {PARTS_MAX} are taken");
-            Some(ResponseBody::error(ErrorCode::TooLarge, text))
-        }
-        _ => None,
-    }
 }

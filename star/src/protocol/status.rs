@@ -113,6 +113,6 @@ impl<S: Store> StarNode<S> {
     pub fn is_idle(&self) -> bool {
         self.replicas.iter().all(super::replica::Replica::is_idle)
             && self.lists.len() == 0
-            && self.shared.gathers.len() == 0
+            && self.shared.gathers.is_empty()
     }
 }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use star_core::{
+use crate::{
     message::{ManyEntry, ResponseBody},
     protocol::Token,
 };
 
 /// The requests with many parts that are under way at a server.
 #[derive(Debug, Default)]
-pub(crate) struct Gathers {
+pub struct Gathers {
     last: u64,
     open: BTreeMap<u64, Gather>,
 }
@@ -23,19 +23,19 @@ struct Gather {
 
 impl Gathers {
     /// Begins a request with `parts` parts, at least one.
-    pub(crate) fn open(&mut self, token: Token, parts: usize) -> u64 {
+    pub fn open(&mut self, token: Token, parts: usize) -> u64 {
         self.last += 1;
         self.open.insert(self.last, Gather { token, missing: parts, parts: vec![None; parts] });
         self.last
     }
 
-    /// How many are under way.
-    pub(crate) fn len(&self) -> usize {
-        self.open.len()
+    /// Whether none is under way.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
     }
 
     /// Adds the answer to a part; returns the whole answer once it was the last one missing.
-    pub(crate) fn add(
+    pub fn add(
         &mut self,
         gather: u64,
         index: u32,
