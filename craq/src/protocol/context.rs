@@ -1,0 +1,129 @@
+//! What a replica borrows from its server for one step.
+
+use star_core::{
+    error::ErrorCode,
+    gather::Gathers,
+    ids::{ServerId, StarId},
+    key::Key,
+    message::ResponseBody,
+    protocol::{Effects, Token},
+    store::Store,
+    time::Time,
+};
+
+use super::{
+    config::{Bug, NodeConfig},
+    message::Message,
+    status::Counters,
+};
+
+/// Who is to get the answer to a read or a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// A client's request.
+    Client(Token),
+    /// Part of a client's request with many parts.
+    Part {
+        /// The request, in [`Gathers`].
+        gather: u64,
+        /// The part.
+        index: u32,
+    },
+}
+
+/// The server around a replica, for one step.
+pub(crate) struct Context<'a, S, E> {
+    pub(crate) now: Time,
+    pub(crate) config: &'a NodeConfig,
+    pub(crate) store: &'a mut S,
+    pub(crate) effects: &'a mut E,
+    pub(crate) shared: &'a mut Shared,
+}
+
+/// What the replicas of a server have in common.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    /// The time of the step under way.
+    pub(crate) now: Time,
+    /// Until when this server may answer reads.
+    pub(crate) lease_until: Time,
+    /// The last moment at which it was certain that nothing was committed without this server.
+    pub(crate) certain_until: Time,
+    /// Bytes of values of this server's own clients that are not committed yet.
+    pub(crate) own_bytes: u64,
+    /// Bytes of values that this server has ordered, as the head of chains, and not applied.
+    pub(crate) promised_bytes: u64,
+    /// Requests with many parts.
+    pub(crate) gathers: Gathers,
+    /// Lists that a star has got ready for in this step.
+    pub(crate) lists_released: Vec<(StarId, u64)>,
+    /// What was done so far, for people.
+    pub(crate) counters: Counters,
+}
+
+impl<S: Store, E: Effects<Message>> Context<'_, S, E> {
+    /// This server.
+    pub(crate) fn me(&self) -> ServerId {
+        self.config.me
+    }
+
+    /// Whether this server may answer reads now.
+    pub(crate) fn lease_valid(&self) -> bool {
+        self.now < self.shared.lease_until || self.config.has_bug(Bug::LeaseIgnored)
+    }
+
+    /// Answers whoever of this server's clients asked.
+    pub(crate) fn answer(&mut self, asker: Asker, body: &ResponseBody, value: &[u8]) {
+        answer(self.effects, &mut self.shared.gathers, asker, body, value);
+    }
+
+    /// Refuses a request whose writes take `wanted_bytes` more, if this server holds too much unfinished already. One
+    /// request is always taken, however large: else an object over the limit could never be stored.
+    pub(crate) fn refuse_overload(&self, wanted_bytes: u64) -> Option<ResponseBody> {
+        let (own_bytes, bytes_max) = (self.shared.own_bytes, self.config.buffer_bytes_max);
+        (own_bytes > 0 && own_bytes + wanted_bytes > bytes_max).then(|| {
+            let text = format!(
+                "server {} holds {own_bytes} bytes of unfinished writes and may hold {bytes_max}; try again a little \
+                 later, or at another server",
+                self.config.name
+            );
+            ResponseBody::error(ErrorCode::Overloaded, text)
+        })
+    }
+
+    /// Marks a key dirty; false if the store has no room for that.
+    pub(crate) fn mark_dirty(&mut self, key: &Key) -> bool {
+        let is_marked = self.store.mark_dirty(key).is_ok();
+        self.shared.counters.no_space += u64::from(!is_marked);
+        is_marked
+    }
+
+    /// Answers a read of this server's client with the committed object.
+    pub(crate) fn answer_from_store(&mut self, asker: Asker, key: &Key) {
+        let gathers = &mut self.shared.gathers;
+        match self.store.get(key).object {
+            Some(object) => {
+                let body = ResponseBody::Value { version: object.version, encoding: object.encoding };
+                answer(self.effects, gathers, asker, &body, object.value);
+            }
+            None => answer(self.effects, gathers, asker, &ResponseBody::NotFound, &[]),
+        }
+    }
+}
+
+fn answer<E: Effects<Message>>(
+    effects: &mut E,
+    gathers: &mut Gathers,
+    asker: Asker,
+    body: &ResponseBody,
+    value: &[u8],
+) {
+    match asker {
+        Asker::Client(token) => effects.reply(token, body, value),
+        Asker::Part { gather, index } => {
+            if let Some((token, body, value)) = gathers.add(gather, index, body, value) {
+                effects.reply(token, &body, &value);
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Lists of keys: every star is read at one point that is not before the list was asked for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use compact_str::CompactString;
+use star_core::{
+    error::ErrorCode,
+    ids::StarId,
+    message::ResponseBody,
+    protocol::{Effects, Token},
+    store::Store,
+};
+
+use super::{message::Message, node::CraqNode, read::Waiter};
+
+/// The most keys in one answer.
+pub(crate) const LIST_KEYS_MAX: u32 = 1000;
+
+/// The lists that wait for tails.
+#[derive(Debug, Default)]
+pub(crate) struct Lists {
+    last: u64,
+    open: BTreeMap<u64, List>,
+}
+
+#[derive(Debug)]
+struct List {
+    token: Token,
+    prefix: CompactString,
+    after: Option<CompactString>,
+    limit: u32,
+    /// The stars whose tails have not said yet what is committed.
+    waits_for: BTreeSet<StarId>,
+}
+
+impl Lists {
+    pub(crate) fn len(&self) -> usize {
+        self.open.len()
+    }
+}
+
+impl<S: Store> CraqNode<S> {
+    /// A client's list.
+    pub(crate) fn list<E: Effects<Message>>(
+        &mut self,
+        effects: &mut E,
+        token: Token,
+        prefix: CompactString,
+        after: Option<CompactString>,
+        limit: u32,
+    ) {
+        if limit == 0 {
+            let refusal = ResponseBody::error(ErrorCode::BadRequest, "`limit` must be at least 1");
+            return effects.reply(token, &refusal, &[]);
+        }
+        self.lists.last += 1;
+        let number = self.lists.last;
+        let mut waits_for = BTreeSet::new();
+        for star in 0..self.replicas.len() {
+            let (replica, cx) = self.parts(star, effects);
+            if replica.list_must_ask(&cx, &prefix) {
+                replica.readers.push(Waiter::List(number));
+                waits_for.insert(replica.star);
+            }
+        }
+        let limit = limit.min(LIST_KEYS_MAX);
+        self.lists.open.insert(number, List { token, prefix, after, limit, waits_for });
+        self.finish_lists(effects, Some(number));
+    }
+
+    /// Answers the lists that wait for nothing any more: `asked`, and those that the last step released.
+    pub(crate) fn finish_lists<E: Effects<Message>>(&mut self, effects: &mut E, asked: Option<u64>) {
+        if asked.is_none() && self.shared.lists_released.is_empty() {
+            return;
+        }
+        let released = std::mem::take(&mut self.shared.lists_released);
+        for (star, number) in &released {
+            if let Some(list) = self.lists.open.get_mut(number) {
+                list.waits_for.remove(star);
+            }
+        }
+        for number in released.into_iter().map(|(_, number)| number).chain(asked) {
+            let is_ready = self.lists.open.get(&number).is_some_and(|list| list.waits_for.is_empty());
+            if let Some(list) = is_ready.then(|| self.lists.open.remove(&number)).flatten() {
+                self.answer_list(effects, &list);
+            }
+        }
+    }
+
+    fn answer_list<E: Effects<Message>>(&mut self, effects: &mut E, list: &List) {
+        let refusal = (0..self.replicas.len()).find_map(|star| {
+            let (replica, cx) = self.parts(star, effects);
+            replica.refuse_service(&cx)
+        });
+        if let Some(refusal) = refusal {
+            return effects.reply(list.token, &refusal, &[]);
+        }
+        // The first `limit` keys of each star hold the first `limit` of all, and one more tells whether there are more.
+        let wanted = list.limit as usize + 1;
+        let mut keys: Vec<CompactString> = Vec::new();
+        for replica in &self.replicas {
+            let mut of_star = 0;
+            self.store.list(replica.star, &list.prefix, list.after.as_deref(), &mut |key| {
+                keys.push(key.into());
+                of_star += 1;
+                of_star < wanted
+            });
+        }
+        keys.sort_unstable();
+        let more = keys.len() >= wanted;
+        keys.truncate(list.limit as usize);
+        effects.reply(list.token, &ResponseBody::Keys { keys, more }, &[]);
+    }
+}

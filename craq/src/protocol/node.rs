@@ -1,0 +1,285 @@
+//! One server: a replica of each star, the store, and the lease.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use star_control::ClusterState;
+use star_core::{
+    admission::{refuse_key, refuse_parts, refuse_request_id, refuse_request_number, refuse_value},
+    error::ErrorCode,
+    ids::{Epoch, Incarnation, RequestId, ServerId, StarId},
+    key::Key,
+    message::{Condition, Request, RequestBody, ResponseBody, SetEntry},
+    protocol::{Effects, Input, Protocol, Token},
+    store::Store,
+    time::Time,
+};
+
+use super::{
+    config::NodeConfig,
+    context::{Asker, Context, Shared},
+    forward::{NewWrite, charged_bytes},
+    list::Lists,
+    message::{Message, Operation},
+    replica::Replica,
+};
+
+/// What the control plane tells a server.
+#[derive(Clone, Debug)]
+pub enum Control {
+    /// What the cluster's state says of this server; comes before the first state of the cluster. Only a server whose
+    /// settings say something else has to hear it.
+    Joined {
+        /// Its number, which it has for life.
+        id: ServerId,
+        /// The name of this life.
+        incarnation: Incarnation,
+    },
+    /// The cluster's latest state, with the view of every star.
+    Cluster(Arc<ClusterState>),
+    /// Until when this server may answer reads. [`Time::ZERO`]: not at all.
+    Lease {
+        /// The first moment at which it may not any more.
+        until: Time,
+    },
+}
+
+/// One server of a CRAQ cluster, as pure code.
+#[derive(Debug)]
+pub struct CraqNode<S> {
+    pub(crate) config: NodeConfig,
+    pub(crate) shared: Shared,
+    pub(crate) store: S,
+    pub(crate) replicas: Vec<Replica>,
+    pub(crate) lists: Lists,
+    pub(crate) cluster: Option<Arc<ClusterState>>,
+}
+
+impl<S: Store> CraqNode<S> {
+    /// A server that knows nothing yet: it waits for a view and a lease.
+    pub fn new(config: NodeConfig, store: S) -> Self {
+        let first_own = first_number(config.incarnation);
+        let replicas = (0..config.stars).map(|star| Replica::new(StarId(star), first_own)).collect();
+        Self { config, shared: Shared::default(), store, replicas, lists: Lists::default(), cluster: None }
+    }
+
+    /// This server's settings.
+    pub fn config(&self) -> &NodeConfig {
+        &self.config
+    }
+
+    /// The store.
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// The store, to close it in the end.
+    pub fn into_store(self) -> S {
+        self.store
+    }
+
+    /// The stars at this server.
+    pub fn replicas(&self) -> &[Replica] {
+        &self.replicas
+    }
+
+    /// The stars in which this server has come as far as it must for its next step, in their epochs: a learner that holds
+    /// the objects, a joining member that holds the base of its view, or a leaving one that answers nothing any more.
+    pub fn may_advance(&self) -> Vec<(StarId, Epoch)> {
+        let me = self.config.me;
+        self.replicas.iter().filter(|one| one.may_advance(me)).map(|one| (one.star, one.epoch())).collect()
+    }
+
+    /// A replica, and the rest of the server around it.
+    pub(crate) fn parts<'a, E>(&'a mut self, star: usize, effects: &'a mut E) -> (&'a mut Replica, Context<'a, S, E>) {
+        let Self { config, shared, store, replicas, .. } = self;
+        let now = shared.now;
+        (&mut replicas[star], Context { now, config, store, effects, shared })
+    }
+
+    fn on_request<E: Effects<Message>>(&mut self, effects: &mut E, token: Token, request: Request) {
+        let asker = Asker::Client(token);
+        let value = request.value;
+        match request.body {
+            RequestBody::Get { key } => self.get(effects, asker, &key),
+            RequestBody::Set { key, encoding, condition, request_id } => {
+                let operation = Operation::Set(encoding);
+                self.write(
+                    effects,
+                    asker,
+                    NewWrite { key, operation, condition, request_id, value, is_admitted: false },
+                );
+            }
+            RequestBody::Delete { key, condition, request_id } => {
+                let (operation, value) = (Operation::Delete, Bytes::new());
+                self.write(
+                    effects,
+                    asker,
+                    NewWrite { key, operation, condition, request_id, value, is_admitted: false },
+                );
+            }
+            RequestBody::List { prefix, after, limit } => self.list(effects, token, prefix, after, limit),
+            RequestBody::GetMany { keys } => self.get_many(effects, token, &keys),
+            RequestBody::SetMany { entries, request_id } => {
+                self.set_many(effects, token, entries, &request_id, &value);
+            }
+            RequestBody::Status => {
+                let status = self.status();
+                effects.reply(token, &ResponseBody::Status(status), &[]);
+            }
+        }
+    }
+
+    fn get<E: Effects<Message>>(&mut self, effects: &mut E, asker: Asker, key: &Key) {
+        let star = key.star(self.config.stars).0.into();
+        let key_bytes_max = self.config.key_bytes_max;
+        let (replica, mut cx) = self.parts(star, effects);
+        match refuse_key(key, key_bytes_max) {
+            Some(refusal) => cx.answer(asker, &refusal, &[]),
+            None => replica.get(&mut cx, asker, key),
+        }
+    }
+
+    fn write<E: Effects<Message>>(&mut self, effects: &mut E, asker: Asker, write: NewWrite) {
+        let star = write.key.star(self.config.stars).0.into();
+        let refusal = self.refuse_write(&write);
+        let (replica, mut cx) = self.parts(star, effects);
+        match refusal {
+            Some(refusal) => cx.answer(asker, &refusal, &[]),
+            None => replica.begin(&mut cx, asker, write),
+        }
+    }
+
+    fn refuse_write(&self, write: &NewWrite) -> Option<ResponseBody> {
+        if let Some(refusal) = refuse_key(&write.key, self.config.key_bytes_max) {
+            return Some(refusal);
+        }
+        if let Some(refusal) = refuse_value(write.value.len(), self.config.value_bytes_max) {
+            return Some(refusal);
+        }
+        // The id of a part is made from one that was looked at.
+        if write.is_admitted { None } else { refuse_request_id(&write.request_id) }
+    }
+
+    fn get_many<E: Effects<Message>>(&mut self, effects: &mut E, token: Token, keys: &[Key]) {
+        if let Some(refusal) = refuse_parts(keys.len()) {
+            return effects.reply(token, &refusal, &[]);
+        }
+        let gather = self.shared.gathers.open(token, keys.len());
+        for (index, key) in keys.iter().enumerate() {
+            self.get(effects, Asker::Part { gather, index: index as u32 }, key);
+        }
+    }
+
+    fn set_many<E: Effects<Message>>(
+        &mut self,
+        effects: &mut E,
+        token: Token,
+        entries: Vec<SetEntry>,
+        request_id: &RequestId,
+        values: &Bytes,
+    ) {
+        let value_bytes: u64 = entries.iter().map(|entry| u64::from(entry.value_bytes)).sum();
+        let last_id = request_id.part(entries.len().saturating_sub(1) as u64);
+        let refusal = refuse_parts(entries.len()).or_else(|| refuse_request_id(request_id));
+        let refusal = refusal.or_else(|| refuse_request_number(&last_id)).or_else(|| {
+            (value_bytes != values.len() as u64).then(|| {
+                let text = format!("the entries name {value_bytes} bytes of values, and {} came", values.len());
+                ResponseBody::error(ErrorCode::BadRequest, text)
+            })
+        });
+        // Admitted or refused as a whole: a client that sends it again must not find the same part refused each time.
+        let charged: u64 = entries.iter().map(|entry| charged_bytes(entry.value_bytes)).sum();
+        let refusal = refusal.or_else(|| self.parts(0, effects).1.refuse_overload(charged));
+        if let Some(refusal) = refusal {
+            return effects.reply(token, &refusal, &[]);
+        }
+        let gather = self.shared.gathers.open(token, entries.len());
+        let mut offset = 0;
+        for (index, SetEntry { key, encoding, value_bytes }) in entries.into_iter().enumerate() {
+            let value = values.slice(offset..offset + value_bytes as usize);
+            offset += value_bytes as usize;
+            let (operation, condition) = (Operation::Set(encoding), Condition::Always);
+            let request_id = request_id.part(index as u64);
+            let write = NewWrite { key, operation, condition, request_id, value, is_admitted: true };
+            self.write(effects, Asker::Part { gather, index: index as u32 }, write);
+        }
+    }
+
+    fn on_control<E: Effects<Message>>(&mut self, effects: &mut E, control: Control) {
+        match control {
+            Control::Cluster(cluster) => {
+                // A state in which this server's place is taken by another life of it is not about this one.
+                let me = cluster.server(self.config.me);
+                if me.is_some_and(|record| record.incarnation == self.config.incarnation) {
+                    for (star, view) in cluster.stars.iter().enumerate().take(self.replicas.len()) {
+                        let (replica, mut cx) = self.parts(star, effects);
+                        replica.adopt(&mut cx, view);
+                    }
+                    self.cluster = Some(cluster);
+                }
+            }
+            Control::Joined { id, incarnation } => {
+                (self.config.me, self.config.incarnation) = (id, incarnation);
+                self.replicas.iter_mut().for_each(|replica| replica.last_own = first_number(incarnation));
+            }
+            Control::Lease { until } => {
+                self.shared.lease_until = until;
+                let certain_until = self.shared.certain_until;
+                // Without a lease nothing is certain from now on.
+                self.shared.certain_until =
+                    if until == Time::ZERO { certain_until.min(self.shared.now) } else { certain_until.max(until) };
+                self.store.set_lease(until);
+            }
+        }
+    }
+
+    fn on_peer<E: Effects<Message>>(&mut self, effects: &mut E, from: ServerId, message: Message) {
+        let star = usize::from(message.star.0);
+        if star < self.replicas.len() && message.epoch > Epoch(0) {
+            let (replica, mut cx) = self.parts(star, effects);
+            replica.on_message(&mut cx, from, message);
+        }
+    }
+
+    fn each_replica<E: Effects<Message>>(
+        &mut self,
+        effects: &mut E,
+        mut act: impl FnMut(&mut Replica, &mut Context<'_, S, E>),
+    ) {
+        for star in 0..self.replicas.len() {
+            let (replica, mut cx) = self.parts(star, effects);
+            act(replica, &mut cx);
+        }
+    }
+}
+
+impl<S: Store> Protocol for CraqNode<S> {
+    type Message = Message;
+    type Control = Control;
+
+    fn step<E: Effects<Message>>(&mut self, now: Time, input: Input<Message, Control>, effects: &mut E) {
+        self.shared.now = now;
+        match input {
+            Input::Request { token, request } => self.on_request(effects, token, request),
+            Input::Message { from, message } => self.on_peer(effects, from, message),
+            Input::Control(control) => self.on_control(effects, control),
+            Input::LinkUp(peer) => self.each_replica(effects, |replica, cx| replica.on_link_up(cx, peer)),
+            Input::LinkDown(_) => {}
+            Input::Tick => self.each_replica(effects, |replica, cx| replica.on_tick(cx)),
+        }
+        self.finish_lists(effects, None);
+    }
+
+    fn end_turn<E: Effects<Message>>(&mut self, now: Time, effects: &mut E) {
+        self.shared.now = now;
+        self.each_replica(effects, |replica, cx| replica.end_turn(cx));
+        self.finish_lists(effects, None);
+    }
+}
+
+/// Before the first number of a write in this life of a server. No later life gives a number again, as long as this one
+/// gives less than 2^20 in a millisecond.
+fn first_number(incarnation: Incarnation) -> u64 {
+    incarnation.0 << 20
+}
