@@ -3,10 +3,11 @@
 //!
 //! * [`history`]: what clients asked and were told, in files and in memory.
 //! * [`linearizable`]: two checkers for histories.
-//! * [`world`]: the world. [`subject`]: what it needs of a protocol. [`star`]: the Star protocol in it.
+//! * [`world`]: the world. [`subject`]: what it needs of a protocol. [`star`]: the Star protocol in it; [`craq`]: CRAQ.
 //! * [`campaign`]: what a seed stands for, and one again. [`fleet`]: many seeds on all cores.
 
 pub mod campaign;
+pub mod craq;
 pub mod fleet;
 pub mod history;
 mod invariants;
