@@ -59,7 +59,7 @@ fn an_object_in_place_stays_as_it_was_read() {
             break object;
         }
         assert!(Clock.now() < deadline, "no object in place");
-        block_on(tokio::time::sleep(Duration::from_millis(5)));
+        block_on(async { tokio::time::sleep(Duration::from_millis(5)).await });
     };
     for number in 0..100 {
         client.set("k", format!("number {number}")).expect("a write");
