@@ -121,7 +121,14 @@ fn ask(number: u64, request: &Request) -> ToyMessage {
 }
 
 impl Toy {
-    fn on_request<E: Effects<ToyMessage>>(&mut self, now: Time, token: Token, request: Request, effects: &mut E) {
+    fn on_request<E: Effects<ToyMessage>>(&mut self, now: Time, token: Token, mut request: Request, effects: &mut E) {
+        self.last_asked += 1;
+        if let RequestBody::Set { request_id, .. }
+        | RequestBody::Delete { request_id, .. }
+        | RequestBody::SetMany { request_id, .. } = &mut request.body
+        {
+            *request_id = self.name(request_id);
+        }
         if self.me == ServerId(0) {
             let answer = self.perform(&request);
             return self.answer(now, token, &request.body, &answer, effects);
@@ -131,9 +138,20 @@ impl Toy {
         {
             return self.answer(now, token, &request.body, &answer, effects);
         }
-        self.last_asked += 1;
         effects.send(ServerId(0), &ask(self.last_asked, &request));
         self.waiting.insert(self.last_asked, (token, request));
+    }
+
+    /// What a write is remembered by: it has a name even if its client gave none, for it is asked for again and again; and
+    /// what its client says of its other writes is no part of it.
+    fn name(&self, id: &RequestId) -> RequestId {
+        match id {
+            RequestId::Unnamed => RequestId::Text(format!("unnamed {} {}", self.me, self.last_asked).into()),
+            RequestId::Counted { client, number, .. } => {
+                RequestId::Counted { client: *client, number: *number, behind: 0 }
+            }
+            RequestId::Text(text) => RequestId::Text(text.clone()),
+        }
     }
 
     fn answer<E: Effects<ToyMessage>>(
@@ -166,7 +184,7 @@ impl Toy {
                     let end = offset + entry.value_bytes as usize;
                     let value = request.value.slice(offset..end);
                     offset = end;
-                    let request_id = request_id.part(index as u64);
+                    let request_id = self.name(&request_id.part(index as u64));
                     answers.push(self.write(&entry.key, Some(value), Condition::Always, &request_id).into());
                 }
                 many(&answers)
