@@ -6,12 +6,12 @@ use std::collections::VecDeque;
 
 use star::protocol::{Body, Message};
 use star_core::{
-    ids::{Incarnation, RequestId, ServerId, StarId},
+    ids::{ClientId, Incarnation, RequestId, ServerId, StarId},
     key::Key,
     message::ResponseBody,
     protocol::Input,
 };
-use support::{Net, Node, node};
+use support::{Net, Node, node, node_of_small_parts};
 
 #[test]
 fn a_learner_misses_no_write_when_a_later_part_comes_from_a_member_that_is_behind() {
@@ -99,6 +99,86 @@ fn a_learner_remembers_requests_over_a_change_of_epoch() {
     let again = net.answer(9000).unwrap().0;
 
     assert_eq!(first, again, "the request took effect twice");
+}
+
+/// A client's results are listed where its latest one is. Server 1 is ahead and lists them later than the leader: what
+/// the joining server had of the one list must not count for the other.
+#[test]
+fn a_joining_server_knows_all_results_though_it_asked_a_member_that_is_ahead() {
+    let mut net = Net::new(3, 1, 1 << 30);
+    net.nodes = (0..3).map(node_of_small_parts).collect();
+    net.view(0, &[0, 1], 0, &[], &[2]);
+    net.tell_all();
+    let named = |number, behind| RequestId::Counted { client: ClientId { born: 7, draw: 7 }, number, behind };
+    net.set(0, 1, "a", vec![1], "r1");
+    net.settle(50);
+    assert_eq!(net.nodes[2].may_advance().len(), 1, "the planner may act on this at any time from now on");
+    // The leader does not hear the ack of the last write, so its committed stays one behind server 1's.
+    net.set_as(0, 11, "b", vec![11], named(11, 0));
+    net.run();
+    net.set(0, 2, "c", vec![2], "r2");
+    net.run();
+    net.loses = Box::new(|from, to, message| (from, to) == (1, 0) && matches!(message.body, Body::Ack { .. }));
+    net.set_as(1, 12, "b", vec![12], named(12, 1));
+    net.run();
+    assert!(net.answer(12).is_some());
+    // Two parts come from server 1: what was done at the seqs of the first two writes.
+    let mut parts = 0;
+    net.loses = Box::new(move |from, to, message| {
+        parts += u32::from((from, to) == (1, 2) && matches!(message.body, Body::Changes { .. }));
+        parts > 2 || (from, to) == (1, 0) && matches!(message.body, Body::Ack { .. } | Body::Hello { .. })
+    });
+    net.settle(4);
+    net.loses = Box::new(|_, _, _| false);
+    for (joining, leader) in [(&[2][..], 0), (&[][..], 2)] {
+        net.view(0, &[0, 1, 2], leader, joining, &[]);
+        net.tell_all();
+        net.settle(20);
+    }
+    net.set_as(0, 111, "b", vec![11], named(11, 0));
+    net.settle(20);
+    assert_eq!(net.answer(111).expect("an answer").0, net.answer(11).expect("an answer").0, "it was done twice");
+}
+
+/// The order that a joining member began to take over from a leader that died is gone before it takes objects of later.
+#[test]
+fn a_joining_server_falls_behind_in_the_next_view() {
+    let mut net = Net::new(3, 1, 1 << 30);
+    net.nodes = (0..3).map(node_of_small_parts).collect();
+    net.view(0, &[0, 1], 0, &[], &[2]);
+    net.tell_all();
+    net.set(0, 1, "a", vec![1], "r1");
+    net.settle(50);
+    assert_eq!(net.nodes[2].may_advance().len(), 1);
+    // The leader does not hear that the others have acked, so it does not know these to be committed.
+    net.loses = Box::new(|_, to, message| to == 2 || to == 0 && matches!(message.body, Body::Ack { .. }));
+    for number in 2..6 {
+        net.set(1, number, &format!("k{number}"), vec![1], &format!("r{number}"));
+        net.run();
+        assert!(net.answer(number).is_some());
+    }
+    // In the next view the joining server gets all stamps, and the first two writes.
+    net.view(0, &[0, 1, 2], 0, &[2], &[]);
+    let mut writes = 0;
+    net.loses = Box::new(move |_, to, message| {
+        writes += u32::from(to == 2 && matches!(message.body, Body::Write(_)));
+        (to == 2 && writes > 2) || matches!(message.body, Body::Ack { .. })
+    });
+    net.tell_all();
+    net.run();
+    assert!(net.nodes[2].store().dirty_keys().count() > 0, "it has begun");
+    // The leader dies; the one after it knows all to be committed. What is wrong inside a server is found at each step.
+    net.loses = Box::new(|from, to, _| from == 0 || to == 0);
+    net.view(0, &[1, 2], 1, &[2], &[]);
+    net.tell_all();
+    net.settle(20);
+    net.view(0, &[1, 2], 2, &[], &[]);
+    net.tell_all();
+    net.settle(20);
+    for number in 2..6 {
+        net.get(2, 100 + number, &format!("k{number}"));
+        assert_eq!(net.answer(100 + number).expect("an answer").1, vec![1]);
+    }
 }
 
 #[test]

@@ -392,20 +392,20 @@ impl<S: Subject> World<S> {
         let is_hasty = self.settings.control_bug == Some(ControlBug::LeaverTakenOut);
         let server = self.server(id);
         let ready = server.node.as_ref().map_or_else(Vec::new, S::may_advance);
-        let next = if server.stop.is_some() {
-            let (next, is_done) = handed_over(&state, id, &ready, &alive);
-            if is_done {
-                self.end_stop(id);
+        let mut next = None;
+        if server.stop.is_some() {
+            let (step, is_done) = handed_over(&state, id, &ready, &alive);
+            if is_done && self.end_stop(id) {
                 return;
             }
-            next
-        } else {
-            advanced(&state, id, &ready, &alive)
-                .or_else(|| reported(&state, id, server.agent.reach.say(now, &server.cut, &alive)))
-                .or_else(|| {
-                    plan(&state, &wanted, &alive).map(|next| if is_hasty { without_leavers(next) } else { next })
-                })
-        };
+            next = step;
+        }
+        // A server that is about to end goes on to speak and to plan.
+        let server = self.server(id);
+        let next = next
+            .or_else(|| advanced(&state, id, &ready, &alive))
+            .or_else(|| reported(&state, id, server.agent.reach.say(now, &server.cut, &alive)))
+            .or_else(|| plan(&state, &wanted, &alive).map(|next| if is_hasty { without_leavers(next) } else { next }));
         if let Some(after) = next {
             let after = Arc::new(after);
             let call = Call::Set { expected: revision, after: Arc::clone(&after) };

@@ -125,10 +125,20 @@ impl Replica {
         self.catch_up.is_exact = false;
     }
 
-    /// A joining member is behind what the others have committed.
-    pub(crate) fn fall_behind<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
+    /// A joining member is behind `committed`, up to which the leader knows the order to be committed. What it had begun
+    /// of that order comes another way now, object by object, so it must not stand beside it. Nothing is lost with it:
+    /// a joining member is nobody's copy.
+    pub(crate) fn fall_behind<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>, committed: Seq) {
         if !self.catch_up.is_behind {
             self.catch_up.is_behind = true;
+            self.drop_order(cx, committed);
+            self.ready = self.committed;
+            self.log = Log::after(self.committed);
+            // A client's results are listed at its latest one, which is earlier in the leader's list than in that of a
+            // member that is ahead of it: how far this server has come in the one says nothing of the other.
+            if let Some(Since::Writes { after, .. }) = &mut self.catch_up.since {
+                *after = self.committed.min(*after);
+            }
             self.ask_for_changes(cx);
         }
     }

@@ -136,7 +136,7 @@ impl Replica {
             return self.on_stamps(cx, leader, first, stamps);
         }
         if self.ready < from {
-            return self.fall_behind(cx);
+            return self.fall_behind(cx, from);
         }
         self.replace_order(cx, from, stamps);
         self.base = Seq(from.0 + stamps.len() as u64);

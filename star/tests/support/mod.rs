@@ -19,8 +19,22 @@ pub(crate) type Node = StarNode<MemoryStore>;
 
 /// A server without memory of anything.
 pub(crate) fn node(id: u16, incarnation: u64, stars: u16, capacity_bytes: u64) -> Node {
+    node_with(config(id, incarnation, stars), capacity_bytes)
+}
+
+/// The same, which gives what others lack one piece at a time.
+pub(crate) fn node_of_small_parts(id: u16) -> Node {
+    node_with(NodeConfig { part_entries: 1, ..config(id, 1, 1) }, 1 << 30)
+}
+
+fn config(id: u16, incarnation: u64, stars: u16) -> NodeConfig {
     let config = NodeConfig::new(ServerId(id), format!("s{id}"), Incarnation(incarnation), stars);
-    StarNode::new(NodeConfig { chain_from_bytes: 1 << 30, ..config }, MemoryStore::new(stars, capacity_bytes))
+    NodeConfig { chain_from_bytes: 1 << 30, ..config }
+}
+
+fn node_with(config: NodeConfig, capacity_bytes: u64) -> Node {
+    let stars = config.stars;
+    StarNode::new(config, MemoryStore::new(stars, capacity_bytes))
 }
 
 /// Whether a message from one server to another is lost.
@@ -130,12 +144,12 @@ impl Net {
     }
 
     pub(crate) fn set(&mut self, id: u16, request: u64, key: &str, value: Vec<u8>, request_id: &str) {
-        let body = RequestBody::Set {
-            key: Key::new(key),
-            encoding: Encoding::Raw,
-            condition: Condition::Always,
-            request_id: RequestId::Text(request_id.into()),
-        };
+        self.set_as(id, request, key, value, RequestId::Text(request_id.into()));
+    }
+
+    pub(crate) fn set_as(&mut self, id: u16, request: u64, key: &str, value: Vec<u8>, request_id: RequestId) {
+        let (key, encoding, condition) = (Key::new(key), Encoding::Raw, Condition::Always);
+        let body = RequestBody::Set { key, encoding, condition, request_id };
         self.ask(id, request, Request { body, value: value.into() });
     }
 

@@ -88,8 +88,10 @@ impl Clients {
 
     pub(super) fn take_back(&mut self, Counted { client, number, .. }: Counted, seq: Seq) {
         let Some(window) = self.windows.get_mut(&client) else { return };
+        // What is settled stays: it was taken over from a member that is ahead, and its stamp comes again.
         if let Ok(place) = window.place(number)
             && window.results[place].seq == seq
+            && seq > window.last
         {
             window.results.remove(place);
         }
@@ -273,6 +275,26 @@ mod tests {
         assert_eq!(clients.judge(request(5, 1, 1)), Standing::New);
         clients.take_back(request(1, 1, 1), Seq(2));
         assert_eq!(clients.judge(request(1, 1, 1)), Standing::Done(outcome(1)), "done elsewhere in the order");
+    }
+
+    /// A joining member has results from a member that is ahead of the leader, gets their stamps from the leader, and the
+    /// next view takes some of these back before the writes of others have come.
+    #[test]
+    fn what_is_settled_is_not_taken_back_with_a_stamp() {
+        let mut ahead = Clients::default();
+        done(&mut ahead, 74, request(1, 11, 11));
+        done(&mut ahead, 78, request(1, 12, 11));
+        let mut joining = Clients::default();
+        for window in ahead.settled() {
+            if let Remembered::Client(window) = window {
+                joining.take(window);
+            }
+        }
+        ready(&mut joining, 74, request(1, 11, 11));
+        joining.take_back(request(1, 11, 11), Seq(74));
+        assert_eq!(joining.judge(request(1, 11, 11)), Standing::Done(outcome(74)), "not done twice");
+        done(&mut joining, 74, request(1, 11, 11));
+        assert_eq!(joining.settled(), ahead.settled());
     }
 
     #[test]
