@@ -14,6 +14,10 @@ pub const NAME_BYTES_MAX: usize = 256;
 /// The longest value of a document, in bytes: it travels as the header of one frame.
 pub const VALUE_BYTES_MAX: usize = 1 << 20;
 
+/// What people can do about a control plane that lost what it knew.
+pub(crate) const WAY_OUT: &str = "nothing is read or written until its latest data are restored: then all goes on by itself; \
+     where they are lost, stop all servers, empty it, and start them again: all objects are lost then";
+
 /// Counts the changes of one document: 1, 2, 3 … It never goes backwards. 0 stands for "no such document".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -115,7 +119,8 @@ pub enum PlaneError {
     /// A document has an older revision than one that was seen before: the plane has lost memory.
     #[error(
         "document {key:?} was at revision {known} and is at {found} now: the control plane lost what it knew; \
-         restore it from its latest state, or stop all servers and start the cluster anew"
+         {way_out}",
+        way_out = WAY_OUT
     )]
     WentBack {
         /// The document.

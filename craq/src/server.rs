@@ -324,6 +324,7 @@ impl Follow {
                     warn!("the lease is lost: no reads until there is another");
                     self.tell(Control::Lease { until: Time::ZERO });
                 }
+                ControlEvent::Answers => info!("the control plane can be used again"),
                 ControlEvent::Left => self.handle.stop(),
                 ControlEvent::Waiting(why) => info!(%why, "waiting"),
                 ControlEvent::Unreachable(why) => warn!(%why, "trouble with the control plane"),

@@ -1,7 +1,7 @@
 //! What an agent knows and what it has told its server: the one place where events are sent, so they are in order.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -39,8 +39,21 @@ struct Inner {
     known: Option<(Revision, Arc<ClusterState>)>,
     /// What the server was told last; `None`: that it holds no lease.
     lease_until: Option<Time>,
-    /// The parts whose latest call failed.
-    troubled: BTreeSet<Part>,
+    /// The parts whose latest call failed, and what that is.
+    troubled: BTreeMap<Part, Trouble>,
+    /// What the server was told last that keeps its agent from its work; `None`: nothing does.
+    told: Option<Trouble>,
+}
+
+/// Why a part cannot do its work, the gravest last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Trouble {
+    /// An earlier life's lease has to end.
+    Waiting,
+    /// No answer: nobody need do anything here.
+    Unanswered,
+    /// An answer that cannot be used: people must act.
+    Unusable,
 }
 
 impl Knowledge {
@@ -125,23 +138,33 @@ impl Knowledge {
         }
     }
 
+    /// A part's latest call went well. Tells the server if nothing is in its agent's way any more.
     pub(super) fn fine(&self, part: Part) {
-        self.inner().troubled.remove(&part);
+        let mut inner = self.inner();
+        inner.troubled.remove(&part);
+        if inner.troubled.is_empty() && inner.told.take().is_some() {
+            self.send(ControlEvent::Answers);
+        }
     }
 
-    /// Tells the server when the first part is in trouble: the others will be too, and for the same reason.
+    /// Tells the server when the first part is in trouble, for the others will be too; and when the gravest trouble is
+    /// another one, because people must be told to act, or no more. A Redis that was away and comes back without what it
+    /// knew is both, one after the other.
     pub(super) fn trouble(&self, part: Part, error: &AgentError) {
+        let trouble = if error.passes() { Trouble::Unanswered } else { Trouble::Unusable };
         let mut inner = self.inner();
-        let first = inner.troubled.is_empty();
-        if inner.troubled.insert(part) {
+        if inner.troubled.insert(part, trouble) != Some(trouble) {
             tracing::warn!(?part, %error, "the control plane cannot be used");
         }
-        if first {
+        let gravest = inner.troubled.values().max().copied();
+        if inner.told != gravest {
+            inner.told = gravest;
             self.send(ControlEvent::Unreachable(error.to_string()));
         }
     }
 
     pub(super) fn waiting(&self, holder: &ServerRecord, ttl: Duration) {
+        self.inner().told = Some(Trouble::Waiting);
         self.send(ControlEvent::Waiting(format!(
             "server {:?} was process {} at {} before, and its lease may still run; if that process is gone this takes \
              about {ttl:?}, else stop it",
@@ -156,5 +179,58 @@ impl Knowledge {
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+    use super::*;
+    use crate::plane::PlaneError;
+
+    fn away() -> AgentError {
+        PlaneError::Unreachable { plane: "there".into(), why: "connection refused".into() }.into()
+    }
+
+    fn forgot() -> AgentError {
+        PlaneError::WentBack { key: "cluster".into(), known: Revision(7), found: Revision(2) }.into()
+    }
+
+    fn said(events: &mut UnboundedReceiver<ControlEvent>) -> Option<ControlEvent> {
+        events.try_recv().ok()
+    }
+
+    #[test]
+    fn people_hear_what_to_do_when_a_plane_that_was_away_comes_back_without_what_it_knew() {
+        let (sender, mut events) = unbounded_channel();
+        let knowledge = Knowledge::new(ServerRecord::default(), sender);
+        let told = |error: &AgentError| Some(ControlEvent::Unreachable(error.to_string()));
+        knowledge.trouble(Part::Views, &away());
+        assert_eq!(said(&mut events), told(&away()));
+        knowledge.trouble(Part::Lease, &away());
+        assert_eq!(said(&mut events), None, "the same again is no news");
+        knowledge.trouble(Part::Views, &forgot());
+        assert_eq!(said(&mut events), told(&forgot()));
+        knowledge.trouble(Part::Lease, &AgentError::Slow(Duration::from_millis(200)));
+        assert_eq!(said(&mut events), None, "what people must mend is not hidden by what passes");
+        knowledge.trouble(Part::Views, &away());
+        assert_eq!(said(&mut events), told(&away()), "it went away again");
+        knowledge.fine(Part::Lease);
+        assert_eq!(said(&mut events), None, "the views are still not to be had");
+        knowledge.fine(Part::Views);
+        assert_eq!(said(&mut events), Some(ControlEvent::Answers));
+        knowledge.fine(Part::Views);
+        assert_eq!(said(&mut events), None);
+    }
+
+    #[test]
+    fn who_waited_for_an_earlier_life_says_when_that_is_over() {
+        let (sender, mut events) = unbounded_channel();
+        let knowledge = Knowledge::new(ServerRecord::default(), sender);
+        knowledge.waiting(&ServerRecord::default(), Duration::from_millis(600));
+        assert!(matches!(said(&mut events), Some(ControlEvent::Waiting(_))));
+        knowledge.fine(Part::Registration);
+        assert_eq!(said(&mut events), Some(ControlEvent::Answers));
     }
 }

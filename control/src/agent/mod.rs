@@ -24,7 +24,7 @@ use crate::{
     document::CLUSTER_KEY,
     lease::{LeaseConfig, LeaseKeeper, LeaseState, LeaseStep},
     plan::{PlanConfig, ended_lives, registered},
-    plane::{Acquired, CasOutcome, ControlPlane, PlaneError, Renewed, Revision, Versioned},
+    plane::{Acquired, CasOutcome, ControlPlane, PlaneError, Renewed, Revision, Versioned, WAY_OUT},
     view::{ClusterState, ServerRecord},
 };
 
@@ -46,6 +46,8 @@ pub enum ControlEvent {
     /// The control plane gives no answer, or none that can be used; it is tried again all the time. What the server
     /// knows still holds, and its lease until it ends. A sentence for people.
     Unreachable(String),
+    /// What [`ControlEvent::Waiting`] or [`ControlEvent::Unreachable`] said is over.
+    Answers,
     /// What the server had was handed over, or cannot be in time: it may end now. Once, after [`Word::leave`].
     Left,
 }
@@ -93,10 +95,7 @@ pub enum AgentError {
     #[error("the control plane gave no answer within {0:?}; it is tried again until it is back")]
     Slow(Duration),
     /// The plane holds a state that cannot follow what this server knows.
-    #[error(
-        "the control plane lost what it knew: {0}; restore it from its latest state, or stop all servers and start the \
-         cluster anew"
-    )]
+    #[error("the control plane lost what it knew: {0}; {way_out}", way_out = WAY_OUT)]
     Forgot(String),
     /// This server's configuration does not fit the cluster: mend one of them.
     #[error("this server does not fit the cluster: {0}")]
@@ -123,6 +122,15 @@ impl AgentError {
     /// Whether going on makes no sense. Everything else may end without this server's doing.
     fn is_final(&self) -> bool {
         matches!(self, Self::Mismatch(_) | Self::Superseded { .. } | Self::Removed { .. })
+    }
+
+    /// Whether it may end without anybody mending anything here.
+    fn passes(&self) -> bool {
+        match self {
+            Self::Slow(_) => true,
+            Self::Plane(error) => error.retry(),
+            _ => false,
+        }
     }
 }
 

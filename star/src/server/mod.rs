@@ -268,7 +268,9 @@ struct Follow {
 impl Follow {
     async fn news(mut self, mut news: mpsc::UnboundedReceiver<ControlEvent>) {
         while let Some(event) = news.recv().await {
-            self.trouble.send_replace(plane::trouble(&event).map(ToOwned::to_owned));
+            if let Some(trouble) = plane::trouble(&event) {
+                self.trouble.send_replace(trouble.map(ToOwned::to_owned));
+            }
             match event {
                 ControlEvent::Cluster(cluster) => self.cluster(cluster),
                 ControlEvent::Lease { until } => self.tell(Control::Lease { until }),
@@ -278,6 +280,7 @@ impl Follow {
                 }
                 ControlEvent::Waiting(why) => info!(%why, "waiting"),
                 ControlEvent::Unreachable(why) => warn!(%why, "trouble with the control plane"),
+                ControlEvent::Answers => info!("the control plane can be used again"),
                 ControlEvent::Left => self.handle.stop(),
             }
         }

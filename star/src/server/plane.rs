@@ -92,10 +92,12 @@ fn failed(why: &str) -> String {
     format!("this server takes no part in the control plane any more: {why}; mend that, then start the server again")
 }
 
-/// What is wrong between the agent and the control plane, for people; `None` once something went well.
-pub(super) fn trouble(event: &ControlEvent) -> Option<&str> {
+/// What an event says of what is wrong between the agent and the control plane, for people: `Some(None)` that nothing is
+/// any more, `None` nothing at all. That the lease is lost, say, is no end of the reason.
+pub(super) fn trouble(event: &ControlEvent) -> Option<Option<&str>> {
     match event {
-        ControlEvent::Waiting(why) | ControlEvent::Unreachable(why) => Some(why),
+        ControlEvent::Waiting(why) | ControlEvent::Unreachable(why) => Some(Some(why)),
+        ControlEvent::Answers => Some(None),
         ControlEvent::Cluster(_) | ControlEvent::Lease { .. } | ControlEvent::LeaseLost | ControlEvent::Left => None,
     }
 }
