@@ -8,14 +8,23 @@ use std::{
 };
 
 use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
+use star_control::{ControlPlane, RedisOptions, RedisPlane, document::CLUSTER_KEY};
 
 use crate::{error::ServiceError, launch::Launch, settings::Settings};
 
 const PROGRAM: &str = "redis-server";
 
+/// What the URL of a Redis begins with that sentinels watch.
+const SENTINELS: &str = "redis+sentinel://";
+
 /// How to start the server that `control.redis_url` names.
 pub(crate) fn launch(settings: &Settings) -> Result<Launch, ServiceError> {
-    let info = connection(&settings.config.control.redis_url)?;
+    let url = &settings.config.control.redis_url;
+    if url.starts_with(SENTINELS) {
+        let reason = "it names sentinels, and whoever runs those starts the servers that they watch".to_owned();
+        return Err(ServiceError::RedisUrl { reason });
+    }
+    let info = connection(url)?;
     let addr = loopback(&info)?;
     let directory = settings.directory.redis();
     let path = directory.join("redis.conf");
@@ -31,7 +40,17 @@ pub(crate) fn launch(settings: &Settings) -> Result<Launch, ServiceError> {
 
 /// Whether the Redis of the configuration answers; the error is a sentence for people.
 pub(crate) async fn health(settings: &Settings) -> Result<String, String> {
-    let client = Client::open(settings.config.control.redis_url.as_str()).map_err(|error| error.to_string())?;
+    let url = settings.config.control.redis_url.as_str();
+    if url.starts_with(SENTINELS) {
+        let options = RedisOptions::new(url, &settings.config.cluster.name);
+        let plane = RedisPlane::new(options).map_err(|error| error.to_string())?;
+        return plane
+            .get(CLUSTER_KEY)
+            .await
+            .map(|_| "its primary answers".to_owned())
+            .map_err(|error| error.to_string());
+    }
+    let client = Client::open(url).map_err(|error| error.to_string())?;
     let ask = async {
         let mut connection = client.get_multiplexed_async_connection().await?;
         redis::cmd("PING").query_async::<String>(&mut connection).await

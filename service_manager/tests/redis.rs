@@ -76,4 +76,12 @@ fn one_that_cannot_be_managed_here_is_refused() {
     let refused = place.call(&["start", "redis"]);
     assert_eq!(refused.code, 2, "{refused:#?}");
     assert!(refused.errors.contains("192.0.2.1 is not the loopback address"), "{refused:#?}");
+    place.set("STAR_CONTROL__REDIS_URL", "redis+sentinel://127.0.0.1:1/main");
+    let refused = place.call(&["start", "redis"]);
+    assert_eq!(refused.code, 2, "{refused:#?}");
+    assert!(refused.errors.contains("it names sentinels"), "{refused:#?}");
+    place.set("STAR_CONTROL__BACKEND", "redis");
+    let refused = place.call(&["start", "objstore"]);
+    assert_eq!(refused.code, 1, "{refused:#?}");
+    assert!(refused.errors.contains("127.0.0.1:1: ") && refused.errors.contains("no sentinel names"), "{refused:#?}");
 }

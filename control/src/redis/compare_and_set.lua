@@ -1,20 +1,25 @@
 -- Sets a document if it has the expected revision and none of the named leases is held.
--- KEYS[1]: the document. KEYS[2..]: the leases.
--- ARGV: expected revision, value, seconds Redis must have been up, channel, what to say on it.
+-- KEYS[1]: the document. KEYS[2]: which life of Redis keeps it, and since when. KEYS[3..]: the leases.
+-- ARGV: expected revision, value, milliseconds of the longest lease, channel, what to say on it.
 -- Answers {'done', revision}, {'conflict', 0}, or {'leased', place of the lease, from 1}.
 local found = tonumber(redis.call('HGET', KEYS[1], 'revision') or '0')
 if found ~= tonumber(ARGV[1]) then
   return {'conflict', 0}
 end
-if #KEYS > 1 then
-  -- A Redis that has just started may have lost leases that still run.
-  local up = string.match(redis.call('INFO', 'server'), 'uptime_in_seconds:(%d+)')
-  if tonumber(up) < tonumber(ARGV[3]) then
+-- A Redis that has just started, lost its data or became the primary may not know of leases that still run.
+local life = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if redis.call('HGET', KEYS[2], 'life') ~= life then
+  redis.call('HSET', KEYS[2], 'life', life, 'since', string.format('%d', now))
+end
+if #KEYS > 2 then
+  if now - tonumber(redis.call('HGET', KEYS[2], 'since')) < tonumber(ARGV[3]) then
     return {'leased', 1}
   end
-  for place = 2, #KEYS do
+  for place = 3, #KEYS do
     if redis.call('EXISTS', KEYS[place]) == 1 then
-      return {'leased', place - 1}
+      return {'leased', place - 2}
     end
   end
 end

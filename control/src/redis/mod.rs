@@ -10,20 +10,22 @@
 //!
 //! The braces keep all keys of a cluster on one node of a Redis that is spread over several.
 
+mod connection;
 mod failure;
 mod scripts;
+mod url;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use ::redis::{
-    Client, IntoConnectionInfo, ProtocolVersion, PushInfo, RedisResult, ScriptInvocation,
-    aio::{ConnectionManager, ConnectionManagerConfig, SendError},
-};
+use ::redis::{RedisResult, ScriptInvocation};
 use bytes::Bytes;
 use star_core::ids::Incarnation;
-use tokio::sync::{OnceCell, watch};
 
-use self::{failure::failure, scripts::Scripts};
+use self::{
+    connection::{Connections, Live},
+    failure::failure,
+    scripts::Scripts,
+};
 use crate::{
     ControlPlane,
     plane::{
@@ -35,7 +37,8 @@ use crate::{
 /// Which Redis, and how long to wait for it.
 #[derive(Clone, Debug)]
 pub struct RedisOptions {
-    /// `redis://[[user]:password@]host:port[/database]`.
+    /// `redis://[[user]:password@]host:port[/database]`, or, where sentinels know which Redis is the primary,
+    /// `redis+sentinel://[[user]:password@]host[:port][,host[:port]…]/primary[/database]`.
     pub url: String,
     /// The cluster: many can share a Redis.
     pub cluster: String,
@@ -67,21 +70,15 @@ pub struct RedisPlane(Arc<Shared>);
 
 struct Shared {
     options: RedisOptions,
-    /// The address without the password, for people.
-    plane: String,
     prefix: String,
-    client: Client,
-    connection: OnceCell<ConnectionManager>,
+    connections: Connections,
     scripts: Scripts,
-    /// Touched when Redis says that a document has changed, and when the connection breaks.
-    pushes: watch::Sender<()>,
-    subscribed: OnceCell<()>,
 }
 
 impl fmt::Debug for RedisPlane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisPlane")
-            .field("plane", &self.0.plane)
+            .field("plane", &self.0.connections.plane)
             .field("prefix", &self.0.prefix)
             .finish_non_exhaustive()
     }
@@ -91,43 +88,12 @@ impl RedisPlane {
     /// A control plane on this Redis; it need not run yet. All calls belong on one tokio runtime.
     pub fn new(options: RedisOptions) -> Result<Self, PlaneError> {
         check_name(&options.cluster).map_err(PlaneError::Refused)?;
-        let bad_url =
-            |error| PlaneError::Refused(format!("the URL of Redis is wrong: {error}; write redis://host:port"));
-        let info = options.url.as_str().into_connection_info().map_err(bad_url)?;
-        // Notifications arrive among the answers of the one connection; that needs the third version of the protocol.
-        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        let info = info.set_redis_settings(settings);
-        let plane = info.addr().to_string();
-        let client = Client::open(info).map_err(|error| failure(&plane, &error))?;
         Ok(Self(Arc::new(Shared {
             prefix: format!("{{star:{}}}", options.cluster),
+            connections: Connections::new(&options.url, options.answer)?,
             options,
-            plane,
-            client,
-            connection: OnceCell::new(),
             scripts: Scripts::new(),
-            pushes: watch::Sender::new(()),
-            subscribed: OnceCell::new(),
         })))
-    }
-
-    /// The connection; made here and not earlier, because it lives on the runtime that makes it.
-    async fn connection(&self) -> Result<ConnectionManager, PlaneError> {
-        let connect = || async {
-            let (answer, touched) = (self.0.options.answer, self.0.pushes.clone());
-            let config = ConnectionManagerConfig::new()
-                .set_connection_timeout(Some(answer))
-                .set_response_timeout(Some(answer))
-                .set_min_delay(Duration::from_millis(20))
-                .set_number_of_retries(1)
-                .set_automatic_resubscription()
-                .set_push_sender(move |_: PushInfo| {
-                    touched.send_replace(());
-                    Ok::<(), SendError>(())
-                });
-            self.0.client.get_connection_manager_lazy(config).map_err(|error| failure(&self.0.plane, &error))
-        };
-        self.0.connection.get_or_try_init(connect).await.cloned()
     }
 
     fn document(&self, key: &str) -> String {
@@ -150,29 +116,38 @@ impl RedisPlane {
         format!("{}:changes", self.0.prefix)
     }
 
+    fn life(&self) -> String {
+        format!("{}:life", self.0.prefix)
+    }
+
     async fn run<T: ::redis::FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, PlaneError> {
-        let mut connection = self.connection().await?;
-        self.in_time(script.invoke_async(&mut connection)).await
+        let live = self.0.connections.live().await?;
+        let mut connection = live.manager.clone();
+        self.in_time(&live, script.invoke_async(&mut connection)).await
     }
 
     /// Bounds the whole of a call: the wait for a new connection, the loading of a script, and the answer.
-    async fn in_time<T>(&self, call: impl Future<Output = RedisResult<T>>) -> Result<T, PlaneError> {
-        match tokio::time::timeout(self.0.options.answer * 2, call).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(failure(&self.0.plane, &error)),
+    async fn in_time<T>(&self, live: &Arc<Live>, call: impl Future<Output = RedisResult<T>>) -> Result<T, PlaneError> {
+        let (limit, plane) = (self.0.options.answer * 2, &self.0.connections.plane);
+        let outcome = match tokio::time::timeout(limit, call).await {
+            Ok(answer) => answer.map_err(|error| failure(plane, &error)),
             Err(_) => {
-                let why = format!("it took longer than {:?}", self.0.options.answer * 2);
-                Err(PlaneError::Unreachable { plane: self.0.plane.clone(), why })
+                Err(PlaneError::Unreachable { plane: plane.clone(), why: format!("it took longer than {limit:?}") })
             }
+        };
+        if outcome.as_ref().is_err_and(PlaneError::retry) {
+            self.0.connections.broken(live).await;
         }
+        outcome
     }
 
     async fn subscribe(&self) -> Result<(), PlaneError> {
+        let live = self.0.connections.live().await?;
         let subscribe = || async {
-            let mut connection = self.connection().await?;
-            self.in_time(connection.subscribe(self.channel())).await
+            let mut connection = live.manager.clone();
+            self.in_time(&live, connection.subscribe(self.channel())).await
         };
-        self.0.subscribed.get_or_try_init(subscribe).await.copied()
+        live.subscribed.get_or_try_init(subscribe).await.copied()
     }
 
     fn check_ttl(&self, ttl: Duration) -> Result<u64, PlaneError> {
@@ -181,7 +156,7 @@ impl RedisPlane {
     }
 
     fn corrupt(&self, why: String) -> PlaneError {
-        PlaneError::Corrupt { plane: self.0.plane.clone(), why }
+        PlaneError::Corrupt { plane: self.0.connections.plane.clone(), why }
     }
 
     fn holder(&self, text: &str) -> Result<Incarnation, PlaneError> {
@@ -192,10 +167,9 @@ impl RedisPlane {
 
 impl ControlPlane for RedisPlane {
     async fn get(&self, key: &str) -> Result<Option<Versioned>, PlaneError> {
-        let mut command = ::redis::cmd("HMGET");
-        command.arg(self.document(key)).arg("revision").arg("value");
-        let mut connection = self.connection().await?;
-        let found: (Option<u64>, Option<Vec<u8>>) = self.in_time(command.query_async(&mut connection)).await?;
+        let mut script = self.0.scripts.get.prepare_invoke();
+        script.key(self.document(key));
+        let found: (Option<u64>, Option<Vec<u8>>) = self.run(&script).await?;
         match found {
             (None, None) => Ok(None),
             (Some(revision), Some(value)) => Ok(Some(Versioned { revision: Revision(revision), value: value.into() })),
@@ -211,14 +185,13 @@ impl ControlPlane for RedisPlane {
         unleased: &[String],
     ) -> Result<CasOutcome, PlaneError> {
         check_name(key).and_then(|()| check_value(&value)).map_err(PlaneError::Refused)?;
-        // Redis tells whole seconds, of which the first may have been a short one.
-        let up_s = self.0.options.ttl_max.as_millis().div_ceil(1000) as u64 + 1;
         let mut script = self.0.scripts.compare_and_set.prepare_invoke();
-        script.key(self.document(key));
+        script.key(self.document(key)).key(self.life());
         for name in unleased {
             script.key(self.lease(name));
         }
-        script.arg(expected.0).arg(value.as_ref()).arg(up_s).arg(self.channel()).arg(key);
+        let ttl_max_ms = self.0.options.ttl_max.as_millis() as u64;
+        script.arg(expected.0).arg(value.as_ref()).arg(ttl_max_ms).arg(self.channel()).arg(key);
         let (outcome, number): (String, u64) = self.run(&script).await?;
         match outcome.as_str() {
             "done" => Ok(CasOutcome::Done(Revision(number))),
@@ -231,10 +204,11 @@ impl ControlPlane for RedisPlane {
     }
 
     async fn changed(&self, key: &str, after: Revision) -> Result<Versioned, PlaneError> {
-        self.subscribe().await?;
         // Listening before looking: a change between the two is heard.
-        let mut pushes = self.0.pushes.subscribe();
+        let mut pushes = self.0.connections.pushes();
         loop {
+            // Again where the connection is another one.
+            self.subscribe().await?;
             pushes.mark_unchanged();
             if let Some(news) = newer(key, after, self.get(key).await?)? {
                 return Ok(news);

@@ -3,6 +3,7 @@
 use redis::Script;
 
 pub(super) struct Scripts {
+    pub(super) get: Script,
     pub(super) compare_and_set: Script,
     pub(super) acquire: Script,
     pub(super) renew: Script,
@@ -13,6 +14,7 @@ pub(super) struct Scripts {
 impl Scripts {
     pub(super) fn new() -> Self {
         Self {
+            get: Script::new(include_str!("get.lua")),
             compare_and_set: Script::new(include_str!("compare_and_set.lua")),
             acquire: Script::new(include_str!("acquire.lua")),
             renew: Script::new(include_str!("renew.lua")),

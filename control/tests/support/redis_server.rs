@@ -21,8 +21,23 @@ pub(crate) struct RedisServer {
 impl RedisServer {
     /// Starts an empty one on this port, or on a free one, and waits until it answers.
     pub(crate) async fn start(port: Option<u16>) -> Self {
+        Self::start_with(port, &[], "").await
+    }
+
+    /// Starts one that follows another.
+    pub(crate) async fn replica_of(primary: &Self) -> Self {
+        Self::start_with(None, &[], &format!("replicaof 127.0.0.1 {}", primary.port)).await
+    }
+
+    /// Starts a sentinel that, alone, decides about a primary called `main`.
+    pub(crate) async fn sentinel_of(primary: &Self) -> Self {
+        let watch = format!("sentinel monitor main 127.0.0.1 {} 1", primary.port);
+        Self::start_with(None, &["--sentinel"], &format!("{watch}\nsentinel down-after-milliseconds main 1000")).await
+    }
+
+    async fn start_with(port: Option<u16>, args: &[&str], settings: &str) -> Self {
         for _ in 0..10 {
-            if let Some(server) = Self::try_start(port.unwrap_or_else(free_port)).await {
+            if let Some(server) = Self::try_start(port.unwrap_or_else(free_port), args, settings).await {
                 return server;
             }
         }
@@ -33,11 +48,16 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    async fn try_start(port: u16) -> Option<Self> {
+    async fn try_start(port: u16, args: &[&str], settings: &str) -> Option<Self> {
         let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("redis.conf");
+        let data = if args.is_empty() { "save \"\"\nappendonly no\nrepl-diskless-sync-delay 0\n" } else { "" };
+        let at = dir.path().display();
+        let text = format!("port {port}\nbind 127.0.0.1\ndir {at}\n{data}{settings}\n");
+        std::fs::write(&path, text).expect("a file");
         let process = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
-            .arg(dir.path())
+            .arg(path)
+            .args(args)
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server can be started: install the package redis-server");
