@@ -78,6 +78,14 @@ pub(crate) struct PlaneLine {
 }
 
 impl ClusterStatus {
+    /// A star that some server which is up does not serve, though nobody is on the way in or out.
+    pub(crate) fn unserved_somewhere(&self) -> Option<u16> {
+        let up = || self.servers.iter().filter(|server| server.state == UP);
+        let lacks =
+            |star: &&StarLine| star.on_the_way() == 0 && up().any(|server| !star.members.contains(&server.name));
+        self.stars.iter().find(lacks).map(|star| star.id)
+    }
+
     /// The processes of all servers; none if one is not known, or they are not all of this machine.
     pub(crate) fn pids(&self) -> Vec<u32> {
         let local = |server: &ServerLine| server.addr.starts_with("127.").then_some(server.pid).flatten();
@@ -277,4 +285,38 @@ pub(crate) fn led_by(stars: &[StarLine], name: &str) -> String {
     let led = stars.iter().filter(|star| star.leader.as_deref() == Some(name));
     let led: Vec<String> = led.map(|star| star.id.to_string()).collect();
     if led.is_empty() { "-".to_owned() } else { led.join(" ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_that_a_server_does_not_serve_is_found() {
+        let server = |name: &str, state| ServerLine {
+            name: name.to_owned(),
+            addr: String::new(),
+            pid: None,
+            state,
+            note: None,
+            own: None,
+        };
+        let star = |id, members: &str, learners: &str| StarLine {
+            id,
+            epoch: 1,
+            leader: None,
+            members: members.chars().map(String::from).collect(),
+            joining: Vec::new(),
+            leaving: Vec::new(),
+            learners: learners.chars().map(String::from).collect(),
+        };
+        let found = |states: [&'static str; 3], second: StarLine| {
+            let servers = ["a", "b", "c"].into_iter().zip(states).map(|(name, state)| server(name, state)).collect();
+            ClusterStatus { servers, stars: vec![star(0, "abc", ""), second], plane: None }.unserved_somewhere()
+        };
+        assert_eq!(found([UP; 3], star(1, "abc", "")), None);
+        assert_eq!(found([UP; 3], star(1, "ab", "")), Some(1));
+        assert_eq!(found([UP; 3], star(1, "ab", "c")), None, "c is on its way");
+        assert_eq!(found([UP, UP, DOWN], star(1, "ab", "")), None, "c serves nothing");
+    }
 }

@@ -139,6 +139,12 @@ impl ClusterState {
         self.server(id).is_some_and(|server| server.standing.is_active())
     }
 
+    /// The names of servers, for people: `b, c`.
+    pub fn names(&self, ids: impl Iterator<Item = ServerId>) -> String {
+        let names: Vec<&str> = ids.filter_map(|id| self.server(id)).map(|server| server.name.as_str()).collect();
+        names.join(", ")
+    }
+
     /// The server with this id.
     pub fn server(&self, id: ServerId) -> Option<&ServerRecord> {
         self.servers.get(usize::from(id.0)).filter(|server| server.id == id)

@@ -1,8 +1,11 @@
-//! What no protocol takes from a client: keys, values and request ids over their limits, and requests of too many parts.
+//! What no protocol takes from a client: keys, values and request ids over their limits, requests of too many parts, and stars that
+//! there are not.
+
+use std::collections::BTreeSet;
 
 use crate::{
     error::ErrorCode,
-    ids::{ClientId, RequestId},
+    ids::{ClientId, RequestId, StarId},
     key::Key,
     message::ResponseBody,
 };
@@ -72,5 +75,19 @@ pub fn refuse_parts(parts: usize) -> Option<ResponseBody> {
             Some(ResponseBody::error(ErrorCode::TooLarge, text))
         }
         _ => None,
+    }
+}
+
+/// The stars that a list asks for: those that it names, or all `count`. Refuses one that there is not.
+pub fn stars_of_list(named: &[StarId], count: u16) -> Result<BTreeSet<StarId>, ResponseBody> {
+    if named.is_empty() {
+        return Ok((0..count).map(StarId).collect());
+    }
+    match named.iter().find(|star| star.0 >= count) {
+        None => Ok(named.iter().copied().collect()),
+        Some(star) => {
+            let text = format!("`stars` names star {star}, and there are {count}, counted from 0");
+            Err(ResponseBody::error(ErrorCode::BadRequest, text))
+        }
     }
 }

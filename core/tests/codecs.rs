@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use proptest::{collection::vec, prelude::*};
 use serde_json::Value;
 use star_core::{
-    ClientId, ErrorCode, Key, RequestId, Version,
+    ClientId, ErrorCode, Key, RequestId, StarId, Version,
     message::{
         Asked, Condition, Fault, ManyEntry, Request, RequestBody, Response, ResponseBody, SetEntry, Wire,
         frame::{self, Decoder, Frame, FrameError, FrameKind},
@@ -85,11 +85,14 @@ fn any_request() -> impl Strategy<Value = RequestBody> {
             condition,
             request_id
         }),
-        (any::<String>(), any::<Option<String>>(), any::<u32>()).prop_map(|(prefix, after, limit)| RequestBody::List {
-            prefix: prefix.into(),
-            after: after.map(Into::into),
-            limit
-        }),
+        (any::<String>(), any::<Option<String>>(), any::<u32>(), vec(any::<u16>(), 0..5)).prop_map(
+            |(prefix, after, limit, stars)| RequestBody::List {
+                prefix: prefix.into(),
+                after: after.map(Into::into),
+                limit,
+                stars: stars.into_iter().map(StarId).collect(),
+            }
+        ),
         vec(any_key(), 0..5).prop_map(|keys| RequestBody::GetMany { keys }),
         (vec((any_key(), any_encoding(), any::<u32>()), 0..5), any_id()).prop_map(|(parts, request_id)| {
             let entry = |(key, encoding, value_bytes)| SetEntry { key, encoding, value_bytes };

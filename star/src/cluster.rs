@@ -6,11 +6,13 @@ use std::{
     time::Duration,
 };
 
-use star_control::{LeaseConfig, PlanConfig};
+use serde::Deserialize;
+use star_control::{ClusterState, LeaseConfig, PlanConfig};
 use star_core::{
     Clock, Incarnation, ServerId,
     cluster::{ClusterError, ClusterManager, Running, ServerInfo, Topology, TopologyError},
-    network::ClientOptions,
+    message::{RequestBody, Response, ResponseBody},
+    network::{ClientOptions, NetworkError, TcpClient},
     server::{BindError, Limits, bind},
 };
 
@@ -25,6 +27,7 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 /// Bytes for objects at each server of a local cluster.
 const STORE_BYTES: u64 = 512 << 20;
 const STARS: u16 = 8;
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Why a local cluster could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -39,8 +42,8 @@ pub enum LocalError {
     #[error(transparent)]
     Bind(#[from] BindError),
     /// The servers started, but cannot be used.
-    #[error("the servers started, but do not serve: {0}")]
-    NotServing(#[from] ClientError),
+    #[error("the servers started, but {0} does not serve after {READY_WITHIN:?}; its log says why")]
+    NotServing(String),
     /// There is no room for their files.
     #[error("no directory for the servers' stores: {0}")]
     Directory(#[from] std::io::Error),
@@ -52,6 +55,8 @@ pub enum LocalError {
 pub struct StarCluster {
     manager: ClusterManager<StarServer>,
     directory: PathBuf,
+    /// Members of each star; `None`: all servers.
+    replicas: Option<usize>,
 }
 
 impl Running for StarServer {
@@ -64,6 +69,15 @@ impl Running for StarServer {
 impl StarCluster {
     /// Starts `count` servers named a, b, c … on free ports, and waits until they serve.
     pub async fn start_local(count: usize) -> Result<Self, LocalError> {
+        Self::start(count, None).await
+    }
+
+    /// The same with so many members of each star, when there are as many servers: no server serves every star then.
+    pub async fn start_local_spread(count: usize, replicas: usize) -> Result<Self, LocalError> {
+        Self::start(count, Some(replicas)).await
+    }
+
+    async fn start(count: usize, replicas: Option<usize>) -> Result<Self, LocalError> {
         let id = Clock.now().0 ^ u64::from(std::process::id()) << 32;
         let directory = std::env::temp_dir().join(format!("star-local-{id:x}"));
         std::fs::create_dir_all(&directory)?;
@@ -76,26 +90,32 @@ impl StarCluster {
         }
         let leader = servers[0].name.clone();
         let manager = ClusterManager::new(Topology::full_mesh(&servers)?, &leader, &ClientOptions::default())?;
-        let mut cluster = Self { manager, directory };
+        let mut cluster = Self { manager, directory, replicas };
         let directory = cluster.directory.clone();
         cluster
             .manager
             .start(async |server, _| {
                 let listener = listeners.remove(&server.name).expect("bound above");
-                StarServer::start_on(listener, options(server, &servers, &directory))
+                StarServer::start_on(listener, options(server, &servers, replicas, &directory))
             })
             .await?;
         cluster.ready().await?;
         Ok(cluster)
     }
 
-    /// Waits until every running server answers.
-    async fn ready(&self) -> Result<(), ClientError> {
-        for (_, server) in self.manager.running() {
-            let options = Options { give_up_after: READY_WITHIN, ..Options::one_server() };
-            let client = StarClient::connect(&[server.addr().to_owned()], options).await?;
-            // A list needs every star.
-            client.list("", None, 1).await?;
+    /// Waits until every running server answers, and knows as many serving members of each star as there can be.
+    async fn ready(&self) -> Result<(), LocalError> {
+        let count = self.servers().count();
+        let wanted = self.replicas.unwrap_or(count).min(count);
+        for server in self.servers() {
+            let deadline = Clock.now() + READY_WITHIN;
+            let client = TcpClient::new(server.addr().to_owned(), ClientOptions::default());
+            while !is_ready(&client.call(&RequestBody::Status.into()).await, wanted) {
+                if Clock.now() >= deadline {
+                    return Err(LocalError::NotServing(server.name().to_owned()));
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
         }
         Ok(())
     }
@@ -113,14 +133,14 @@ impl StarCluster {
 
     /// Starts a server that was stopped, at its old address and without what it held, and waits until it serves again.
     pub async fn start_again(&mut self, name: &str) -> Result<(), LocalError> {
-        let (servers, directory) =
-            (self.manager.topology().servers().cloned().collect::<Vec<_>>(), self.directory.clone());
+        let servers = self.manager.topology().servers().cloned().collect::<Vec<_>>();
+        let (directory, replicas) = (self.directory.clone(), self.replicas);
         self.manager
             .start_one(name, async |server, _| {
-                StarServer::start_on(bind(&server.addr)?, options(server, &servers, &directory))
+                StarServer::start_on(bind(&server.addr)?, options(server, &servers, replicas, &directory))
             })
             .await?;
-        Ok(self.ready().await?)
+        self.ready().await
     }
 
     /// Stops one server, in good order; false if none of this name runs.
@@ -139,8 +159,21 @@ impl Drop for StarCluster {
     }
 }
 
+/// Whether a server holds its lease and knows as many serving members of each star as are wanted.
+fn is_ready(answer: &Result<Response, NetworkError>, wanted: usize) -> bool {
+    #[derive(Deserialize)]
+    struct Status {
+        lease_ms: u64,
+        cluster: Option<ClusterState>,
+    }
+
+    let Ok(Response { body: ResponseBody::Status(text), .. }) = answer else { return false };
+    let Ok(Status { lease_ms: 1.., cluster: Some(cluster) }) = serde_json::from_str(text) else { return false };
+    !cluster.stars.is_empty() && cluster.stars.iter().all(|view| view.serving().count() >= wanted)
+}
+
 /// The settings of a server of a local cluster of these servers.
-fn options(server: &ServerInfo, servers: &[ServerInfo], directory: &Path) -> ServerOptions {
+fn options(server: &ServerInfo, servers: &[ServerInfo], replicas: Option<usize>, directory: &Path) -> ServerOptions {
     ServerOptions {
         name: server.name.clone(),
         addr: server.addr.clone(),
@@ -151,7 +184,7 @@ fn options(server: &ServerInfo, servers: &[ServerInfo], directory: &Path) -> Ser
         store_capacity_bytes: STORE_BYTES,
         store_entries_max: None,
         control: ControlOptions::embedded(servers, directory.join("control").join(&server.name)),
-        plan: PlanConfig { stars: STARS, initial_servers: servers.len(), follow_alive: true, ..PlanConfig::default() },
+        plan: PlanConfig { stars: STARS, initial_servers: servers.len(), replicas, follow_alive: true },
         lease: LeaseConfig::default(),
         allows_faults: false,
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Wire, from_postcard, to_postcard};
 use crate::{
-    ids::{RequestId, Version},
+    ids::{RequestId, StarId, Version},
     key::Key,
     store::Encoding,
 };
@@ -56,6 +56,9 @@ pub enum RequestBody {
         after: Option<CompactString>,
         /// The most keys to return.
         limit: u32,
+        /// Only keys of these stars; of all if it is empty. A server that does not serve every star can be asked for
+        /// those that it serves.
+        stars: Vec<StarId>,
     },
     /// Read several keys; each by itself is linearizable, together they are no snapshot.
     GetMany {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use compact_str::CompactString;
 use star_core::{
+    admission::stars_of_list,
     error::ErrorCode,
     ids::StarId,
     message::ResponseBody,
@@ -29,7 +30,8 @@ struct List {
     prefix: CompactString,
     after: Option<CompactString>,
     limit: u32,
-    /// The stars whose tails have not said yet what is committed.
+    stars: BTreeSet<StarId>,
+    /// Those of them whose tails have not said yet what is committed.
     waits_for: BTreeSet<StarId>,
 }
 
@@ -45,26 +47,30 @@ impl<S: Store> CraqNode<S> {
         &mut self,
         effects: &mut E,
         token: Token,
-        prefix: CompactString,
-        after: Option<CompactString>,
+        (prefix, after): (CompactString, Option<CompactString>),
         limit: u32,
+        stars: &[StarId],
     ) {
         if limit == 0 {
             let refusal = ResponseBody::error(ErrorCode::BadRequest, "`limit` must be at least 1");
             return effects.reply(token, &refusal, &[]);
         }
+        let stars = match stars_of_list(stars, self.config.stars) {
+            Ok(stars) => stars,
+            Err(refusal) => return effects.reply(token, &refusal, &[]),
+        };
         self.lists.last += 1;
         let number = self.lists.last;
         let mut waits_for = BTreeSet::new();
-        for star in 0..self.replicas.len() {
-            let (replica, cx) = self.parts(star, effects);
+        for star in &stars {
+            let (replica, cx) = self.parts(star.0.into(), effects);
             if replica.list_must_ask(&cx, &prefix) {
                 replica.readers.push(Waiter::List(number));
                 waits_for.insert(replica.star);
             }
         }
         let limit = limit.min(LIST_KEYS_MAX);
-        self.lists.open.insert(number, List { token, prefix, after, limit, waits_for });
+        self.lists.open.insert(number, List { token, prefix, after, limit, stars, waits_for });
         self.finish_lists(effects, Some(number));
     }
 
@@ -88,8 +94,8 @@ impl<S: Store> CraqNode<S> {
     }
 
     fn answer_list<E: Effects<Message>>(&mut self, effects: &mut E, list: &List) {
-        let refusal = (0..self.replicas.len()).find_map(|star| {
-            let (replica, cx) = self.parts(star, effects);
+        let refusal = list.stars.iter().find_map(|star| {
+            let (replica, cx) = self.parts(star.0.into(), effects);
             replica.refuse_service(&cx)
         });
         if let Some(refusal) = refusal {
@@ -98,9 +104,9 @@ impl<S: Store> CraqNode<S> {
         // The first `limit` keys of each star hold the first `limit` of all, and one more tells whether there are more.
         let wanted = list.limit as usize + 1;
         let mut keys: Vec<CompactString> = Vec::new();
-        for replica in &self.replicas {
+        for star in &list.stars {
             let mut of_star = 0;
-            self.store.list(replica.star, &list.prefix, list.after.as_deref(), &mut |key| {
+            self.store.list(*star, &list.prefix, list.after.as_deref(), &mut |key| {
                 keys.push(key.into());
                 of_star += 1;
                 of_star < wanted

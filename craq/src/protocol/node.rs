@@ -118,7 +118,9 @@ impl<S: Store> CraqNode<S> {
                     NewWrite { key, operation, condition, request_id, value, is_admitted: false },
                 );
             }
-            RequestBody::List { prefix, after, limit } => self.list(effects, token, prefix, after, limit),
+            RequestBody::List { prefix, after, limit, stars } => {
+                self.list(effects, token, (prefix, after), limit, &stars);
+            }
             RequestBody::GetMany { keys } => self.get_many(effects, token, &keys),
             RequestBody::SetMany { entries, request_id } => {
                 self.set_many(effects, token, entries, &request_id, &value);

@@ -188,7 +188,7 @@ impl Workload {
         let prefix = CompactString::from(*random.pick(&["", "k", "k0"]));
         let after = random.pick(&[None, None, self.keys.first()]).map(|key| CompactString::from(key.as_str()));
         let limit = *random.pick(&[3, 100]);
-        let body = RequestBody::List { prefix: prefix.clone(), after: after.clone(), limit };
+        let body = RequestBody::List { prefix: prefix.clone(), after: after.clone(), limit, stars: Vec::new() };
         (Asked::List { prefix, after, limit }, body.into())
     }
 

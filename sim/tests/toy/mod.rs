@@ -189,7 +189,7 @@ impl Toy {
                 }
                 many(&answers)
             }
-            RequestBody::List { prefix, after, limit } => {
+            RequestBody::List { prefix, after, limit, .. } => {
                 let fits = |key: &&Key| {
                     key.as_str().starts_with(prefix.as_str())
                         && after.as_ref().is_none_or(|after| key.as_str() > after.as_str())

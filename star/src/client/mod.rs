@@ -1,7 +1,10 @@
 //! [`StarClient`]: the SET/GET API of a cluster, for programs.
 
 mod blocking;
+mod directory;
 mod error;
+mod list;
+mod many;
 mod mapped;
 mod names;
 mod servers;
@@ -10,18 +13,23 @@ use std::{sync::Arc, time::Duration};
 
 pub use blocking::BlockingClient;
 use bytes::Bytes;
-use compact_str::CompactString;
+use directory::{Attempt, Server};
 pub use error::ClientError;
+pub use list::Page;
 use mapped::MappedRead;
 pub use mapped::ObjectRef;
 use names::Names;
 use servers::Servers;
 use star_core::{
     Clock, ErrorCode, Key, RequestId, Time, Version,
-    message::{Condition, ManyEntry, Request, RequestBody, Response, ResponseBody, SetEntry},
+    message::{Condition, Request, RequestBody, Response, ResponseBody},
     network::ClientOptions,
     store::Encoding,
 };
+
+/// The pause after a failed attempt, which doubles each time, and its bound.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+const PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// How a [`StarClient`] behaves.
 #[derive(Clone, Debug)]
@@ -85,15 +93,6 @@ pub enum CasOutcome {
     Written(Version),
     /// It did not: the key has this version; 0 if it has no object.
     Conflict(Version),
-}
-
-/// A page of keys.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page {
-    /// The keys, in order.
-    pub keys: Vec<String>,
-    /// Whether there may be more after the last.
-    pub more: bool,
 }
 
 /// A client of a cluster. Cheap to clone; clones share connections.
@@ -187,44 +186,6 @@ impl StarClient {
         }
     }
 
-    /// At most `limit` (and 1000) keys that begin with `prefix` and sort after `after`, in order.
-    pub async fn list(&self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Page, ClientError> {
-        let body = RequestBody::List { prefix: prefix.into(), after: after.map(CompactString::from), limit };
-        match self.call(body.into()).await?.body {
-            ResponseBody::Keys { keys, more } => {
-                Ok(Page { keys: keys.into_iter().map(CompactString::into_string).collect(), more })
-            }
-            other => Err(ClientError::unexpected(&other)),
-        }
-    }
-
-    /// Several keys at once (at most 1024); each by itself is linearizable, together they are no snapshot.
-    pub async fn get_many(&self, keys: &[&str]) -> Result<Vec<Option<Object>>, ClientError> {
-        let keys: Vec<Key> = keys.iter().map(|key| Key::new(*key)).collect();
-        let answer = self.call(RequestBody::GetMany { keys }.into()).await?;
-        parts(answer)?.into_iter().map(object).collect()
-    }
-
-    /// Several writes at once (at most 1024); each by itself, not as a transaction. Returns their versions in order.
-    pub async fn set_many(&self, objects: &[(&str, Bytes)]) -> Result<Vec<Version>, ClientError> {
-        let mut value = Vec::with_capacity(objects.iter().map(|(_, value)| value.len()).sum());
-        let mut entries = Vec::with_capacity(objects.len());
-        for (key, bytes) in objects {
-            let value_bytes = u32::try_from(bytes.len()).map_err(|_| ClientError::unexpected("a value over 4 GiB"))?;
-            entries.push(SetEntry { key: Key::new(*key), encoding: Encoding::Raw, value_bytes });
-            value.extend_from_slice(bytes);
-        }
-        let body = RequestBody::SetMany { entries, request_id: RequestId::Unnamed };
-        let request = Request { body, value: value.into() };
-        parts(self.call(request).await?)?
-            .into_iter()
-            .map(|answer| match answer.body {
-                ResponseBody::Written { version } => Ok(version),
-                other => Err(ClientError::unexpected(&other)),
-            })
-            .collect()
-    }
-
     /// The status of each server as JSON text, by name; an error for those that do not answer.
     pub async fn status(&self) -> Vec<(String, Result<String, ClientError>)> {
         self.inner.servers.status().await
@@ -273,10 +234,25 @@ impl StarClient {
 
     /// Sends a request as it is; says, too, whether it may have been done before its last answer.
     async fn call_named(&self, request: &Request, deadline: Time) -> (Result<Response, ClientError>, bool) {
+        let (answer, may_be_done) = self.call_whole(request, deadline).await;
+        match answer {
+            Ok(response) if many::is_refused_in_part(&response.body) => {
+                let (answer, part_may_be_done) = self.ask_again_for_parts(request, response, deadline).await;
+                (answer, may_be_done || part_may_be_done)
+            }
+            answer => (answer, may_be_done),
+        }
+    }
+
+    /// The same for a request of which parts may be refused.
+    async fn call_whole(&self, request: &Request, deadline: Time) -> (Result<Response, ClientError>, bool) {
         let mut may_be_done = false;
-        let mut pause = Duration::from_millis(1);
-        let mut server = self.inner.servers.pick();
+        let mut pause = PAUSE_MIN;
+        let mut attempt = Attempt { first: self.inner.servers.pick(), number: 0 };
         loop {
+            let directory = self.inner.servers.directory();
+            let star = one_key(&request.body).and_then(|key| directory.star_of(key));
+            let server = directory.choose(star, attempt);
             let error = match self.try_once(server, request, deadline).await {
                 Ok(response) => return (Ok(response), may_be_done),
                 Err(error) => error,
@@ -293,62 +269,36 @@ impl StarClient {
             };
             // A server that refuses refuses at once: the pause keeps a client from spinning through all of them.
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(50));
-            server = self.inner.servers.after(server);
+            pause = (pause * 2).min(PAUSE_MAX);
+            attempt.number += 1;
         }
     }
 
-    async fn try_once(&self, server: usize, request: &Request, deadline: Time) -> Result<Response, ClientError> {
+    async fn try_once(&self, server: &Server, request: &Request, deadline: Time) -> Result<Response, ClientError> {
         let response = self.inner.servers.call(server, request, deadline.since(Clock.now())).await?;
-        match response.body {
-            ResponseBody::Error(failure) => Err(ClientError::Refused(failure)),
-            // A part that was refused for a passing reason has the whole request sent again: what is done stays done.
-            ResponseBody::Many(ref entries) => match passing_refusal(entries) {
-                Some(failure) => Err(ClientError::Refused(failure)),
-                None => Ok(response),
+        let refusal = match response.body {
+            ResponseBody::Error(failure) => failure,
+            // A part of such a request has no name by which it could be sent again alone.
+            ResponseBody::Many(ref entries) if many::has_text_id(&request.body) => match many::passing_refusal(entries)
+            {
+                Some(failure) => failure,
+                None => return Ok(response),
             },
-            _ => Ok(response),
-        }
-    }
-
-    /// Does again what servers have refused, and so not done, because they did not know this client.
-    async fn ask_as_another(
-        &self,
-        request: Request,
-        refused: Response,
-        deadline: Time,
-    ) -> Result<Response, ClientError> {
-        let (RequestBody::SetMany { entries, .. }, ResponseBody::Many(mut answers)) = (&request.body, refused.body)
-        else {
-            return self.write_unnamed(request, deadline).await;
+            _ => return Ok(response),
         };
-        let (mut parts, mut places, mut value) = (Vec::new(), Vec::new(), Vec::new());
-        let mut rest = request.value.clone();
-        for (place, (entry, answer)) in entries.iter().zip(&answers).enumerate() {
-            let bytes = rest.split_to((entry.value_bytes as usize).min(rest.len()));
-            if names::is_forgotten(&answer.body) {
-                parts.push(entry.clone());
-                places.push(place);
-                value.extend_from_slice(&bytes);
-            }
+        if refusal.code == ErrorCode::NotServing {
+            self.inner.servers.ask_who_serves(server, deadline).await;
         }
-        let body = RequestBody::SetMany { entries: parts, request_id: RequestId::Unnamed };
-        let again = self.write_unnamed(Request { body, value: value.into() }, deadline).await?;
-        let ResponseBody::Many(again) = again.body else { return Err(ClientError::unexpected(&again.body)) };
-        for (place, answer) in places.into_iter().zip(again) {
-            answers[place] = answer;
-        }
-        Ok(Response { body: ResponseBody::Many(answers), value: Bytes::new() })
+        Err(ClientError::Refused(refusal))
     }
 }
 
-fn passing_refusal(entries: &[ManyEntry]) -> Option<star_core::Failure> {
-    entries.iter().find_map(|entry| match &entry.body {
-        ResponseBody::Error(failure) if failure.code.retry() && failure.code != ErrorCode::NoSpace => {
-            Some(failure.clone())
-        }
+/// The key of a request that is about one.
+fn one_key(body: &RequestBody) -> Option<&Key> {
+    match body {
+        RequestBody::Get { key } | RequestBody::Set { key, .. } | RequestBody::Delete { key, .. } => Some(key),
         _ => None,
-    })
+    }
 }
 
 fn object(answer: Response) -> Result<Option<Object>, ClientError> {
@@ -358,24 +308,4 @@ fn object(answer: Response) -> Result<Option<Object>, ClientError> {
         ResponseBody::Error(failure) => Err(ClientError::Refused(failure)),
         other => Err(ClientError::unexpected(&other)),
     }
-}
-
-/// The answers to the parts of a request with many parts.
-fn parts(answer: Response) -> Result<Vec<Response>, ClientError> {
-    let ResponseBody::Many(entries) = answer.body else {
-        return Err(ClientError::unexpected(&answer.body));
-    };
-    let mut rest = answer.value;
-    entries
-        .into_iter()
-        .map(|ManyEntry { body, value_bytes }| {
-            if value_bytes as usize > rest.len() {
-                return Err(ClientError::unexpected("an answer whose parts are longer than it is"));
-            }
-            match body {
-                ResponseBody::Error(failure) => Err(ClientError::Refused(failure)),
-                body => Ok(Response { body, value: rest.split_to(value_bytes as usize) }),
-            }
-        })
-        .collect()
 }

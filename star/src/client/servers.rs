@@ -1,37 +1,44 @@
-//! The servers that a client knows: how it reaches them, and the mapped store that it reads from by itself.
+//! The servers that a client knows: how it reaches them, how it hears of changes, and the mapped store that it reads from
+//! by itself.
 
 use std::{
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
+use parking_lot::RwLock;
 use serde::Deserialize;
 use star_control::ClusterState;
 use star_core::{
-    Key,
+    Clock, Key, Time,
     message::{Request, RequestBody, Response, ResponseBody, Wire, frame::FrameKind},
     network::{NetworkError, TcpClient},
 };
 
 use super::{
     ClientError, Object, Options, Transport,
+    directory::{Directory, Server},
     mapped::{Mapped, MappedRead, ObjectRef},
 };
+
+/// At least this long passes between two questions of a client who serves what.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// The servers of a cluster.
 #[derive(Debug)]
 pub(super) struct Servers {
-    all: Vec<Server>,
-    request_timeout: Duration,
+    directory: RwLock<Arc<Directory>>,
+    given: Vec<String>,
+    options: Options,
+    /// The cluster's name; `None` before its first view.
+    cluster: Option<String>,
     next: AtomicUsize,
+    /// When it may be asked again who serves what, as [`Time`] in a number.
+    ask_at: AtomicU64,
     mapped: Mapped,
-}
-
-#[derive(Debug)]
-struct Server {
-    name: String,
-    client: TcpClient,
-    store: Option<String>,
 }
 
 /// The part of a server's status that a client needs.
@@ -59,28 +66,17 @@ impl Servers {
     }
 
     fn new(addrs: &[String], cluster: Option<&ClusterState>, options: &Options) -> Result<Self, ClientError> {
-        let server = |name: &str, addr: &str, store: Option<&String>| Server {
-            name: name.to_owned(),
-            client: TcpClient::new(addr.to_owned(), options.network.clone()),
-            store: store.cloned(),
-        };
-        let known = cluster.map(|cluster| cluster.servers.as_slice()).unwrap_or_default();
-        let given = |addr: &String| {
-            let known = known.iter().find(|one| one.addr == *addr);
-            server(known.map_or(addr, |one| &one.name), addr, known.and_then(|one| one.store.as_ref()))
-        };
-        let servers: Vec<Server> = if known.is_empty() || options.only_given {
-            addrs.iter().map(given).collect()
-        } else {
-            known.iter().map(|one| server(&one.name, &one.addr, one.store.as_ref())).collect()
-        };
         let wanted = options.transport != Transport::Tcp;
+        // A store names the cluster as the configuration does, without what tells its foundations apart.
+        let name = cluster.map(|one| one.name().to_owned());
         let servers = Self {
+            directory: RwLock::new(Arc::new(Directory::new(addrs, cluster, options, &[]))),
+            given: addrs.to_vec(),
+            options: options.clone(),
             next: AtomicUsize::new(star_core::session::random_number() as usize),
-            all: servers,
-            request_timeout: options.network.request_timeout,
-            // A store names the cluster as the configuration does, without what tells its foundations apart.
-            mapped: Mapped::new(cluster.filter(|_| wanted).map(|one| one.name().to_owned())),
+            ask_at: AtomicU64::new(0),
+            mapped: Mapped::new(name.clone().filter(|_| wanted)),
+            cluster: name,
         };
         let why = servers.open_mapped();
         match (options.transport, why) {
@@ -89,26 +85,26 @@ impl Servers {
         }
     }
 
-    /// Any server: each in its turn.
-    pub(super) fn pick(&self) -> usize {
-        self.next.fetch_add(1, Ordering::Relaxed) % self.all.len()
+    /// What is known now.
+    pub(super) fn directory(&self) -> Arc<Directory> {
+        Arc::clone(&self.directory.read())
     }
 
-    /// The server to try after another.
-    pub(super) fn after(&self, server: usize) -> usize {
-        (server + 1) % self.all.len()
+    /// Where an operation begins among servers that are as good as each other: each in its turn.
+    pub(super) fn pick(&self) -> usize {
+        self.next.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(super) async fn call(
         &self,
-        server: usize,
+        server: &Server,
         request: &Request,
         time_left: Duration,
     ) -> Result<Response, NetworkError> {
-        let server = &self.all[server].client;
+        let server = &server.client;
         let mut header = Vec::new();
         request.encode_header(&mut header);
-        let timeout = time_left.min(self.request_timeout).max(Duration::from_millis(1));
+        let timeout = time_left.min(self.options.network.request_timeout).max(Duration::from_millis(1));
         let (kind, header, tail) =
             server.exchange_within(FrameKind::Request, &header, request.value.clone(), timeout).await?;
         let unexpected = |reason: String| NetworkError::Unexpected { addr: server.addr().to_owned(), reason };
@@ -118,9 +114,31 @@ impl Servers {
         Response::decode(&header, tail).map_err(unexpected)
     }
 
+    /// Asks a server that is up, and does not serve what was asked of it, who does. Seldom, and for one operation of many.
+    pub(super) async fn ask_who_serves(&self, server: &Server, deadline: Time) {
+        let (now, due) = (Clock.now(), self.ask_at.load(Ordering::Relaxed));
+        let next = (now + ASK_AGAIN_AFTER).0;
+        if now < Time(due) || self.ask_at.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+            return;
+        }
+        let answer = self.call(server, &RequestBody::Status.into(), deadline.since(now)).await;
+        // Without an answer the operation goes on as it would without this: at one server after another.
+        let Ok(Response { body: ResponseBody::Status(status), .. }) = answer else { return };
+        let Ok(Status { cluster: Some(cluster) }) = serde_json::from_str(&status) else { return };
+        if self.cluster.as_ref().is_some_and(|name| name != cluster.name()) {
+            return;
+        }
+        let mut directory = self.directory.write();
+        let heard = Directory::new(&self.given, Some(&cluster), &self.options, directory.all());
+        // Epochs grow with each change: a server that is behind knows less than this client.
+        if heard.epochs() >= directory.epochs() {
+            *directory = Arc::new(heard);
+        }
+    }
+
     pub(super) async fn status(&self) -> Vec<(String, Result<String, ClientError>)> {
         let mut all = Vec::new();
-        for server in &self.all {
+        for server in self.directory().all() {
             let status = match server.client.call(&RequestBody::Status.into()).await {
                 Ok(Response { body: ResponseBody::Status(status), .. }) => Ok(status),
                 Ok(other) => Err(ClientError::unexpected(other.body)),
@@ -154,8 +172,9 @@ impl Servers {
     }
 
     fn open_mapped(&self) -> Result<(), String> {
-        let first = self.pick();
-        let paths = (0..self.all.len()).filter_map(|i| self.all[(first + i) % self.all.len()].store.as_deref());
+        let (first, directory) = (self.pick(), self.directory());
+        let all = directory.all();
+        let paths = (0..all.len()).filter_map(|turn| all[first.wrapping_add(turn) % all.len()].store.as_deref());
         self.mapped.open(paths)
     }
 }

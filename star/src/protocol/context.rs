@@ -1,5 +1,8 @@
 //! What a replica borrows from its server for one step.
 
+use std::sync::Arc;
+
+use star_control::ClusterState;
 use star_core::{
     error::ErrorCode,
     gather::Gathers,
@@ -52,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) gathers: Gathers,
     /// Lists that a star has got ready for in this step.
     pub(crate) lists_released: Vec<(StarId, u64)>,
+    /// The latest state of the cluster.
+    pub(crate) cluster: Option<Arc<ClusterState>>,
     /// What was done so far, for people.
     pub(crate) counters: Counters,
 }

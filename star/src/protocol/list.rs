@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use compact_str::CompactString;
 use star_core::{
+    admission::stars_of_list,
     error::ErrorCode,
     ids::StarId,
     message::ResponseBody,
@@ -33,7 +34,8 @@ struct List {
     prefix: CompactString,
     after: Option<CompactString>,
     limit: u32,
-    /// The stars whose writes under way are not committed yet.
+    stars: BTreeSet<StarId>,
+    /// Those of them whose writes under way are not committed yet.
     waits_for: BTreeSet<StarId>,
 }
 
@@ -56,25 +58,30 @@ impl<S: Store> StarNode<S> {
         &mut self,
         effects: &mut E,
         token: Token,
-        prefix: CompactString,
-        after: Option<CompactString>,
+        (prefix, after): (CompactString, Option<CompactString>),
         limit: u32,
+        stars: &[StarId],
     ) {
         if limit == 0 {
             let refusal = ResponseBody::error(ErrorCode::BadRequest, "`limit` must be at least 1");
             return effects.reply(token, &refusal, &[]);
         }
+        let stars = match stars_of_list(stars, self.config.stars) {
+            Ok(stars) => stars,
+            Err(refusal) => return effects.reply(token, &refusal, &[]),
+        };
         self.lists.last += 1;
         let number = self.lists.last;
         let mut waits_for = BTreeSet::new();
-        for replica in &mut self.replicas {
+        for star in &stars {
+            let replica = &mut self.replicas[usize::from(star.0)];
             if let Some(seq) = replica.last_change_under(&prefix) {
                 replica.wait(seq, Waiter::List(number));
                 waits_for.insert(replica.star);
             }
         }
         let limit = limit.min(LIST_KEYS_MAX);
-        self.lists.open.insert(number, List { token, prefix, after, limit, waits_for });
+        self.lists.open.insert(number, List { token, prefix, after, limit, stars, waits_for });
         self.finish_lists(effects, Some(number));
     }
 
@@ -98,19 +105,24 @@ impl<S: Store> StarNode<S> {
     }
 
     fn answer_list<E: Effects<Message>>(&mut self, effects: &mut E, list: &List) {
-        let refusal = (0..self.replicas.len()).find_map(|star| {
-            let (replica, cx) = self.parts(star, effects);
+        let mut refusal = list.stars.iter().find_map(|star| {
+            let (replica, cx) = self.parts(star.0.into(), effects);
             replica.refuse_service(&cx)
         });
+        if let Some(ResponseBody::Error(failure)) = &mut refusal
+            && failure.code == ErrorCode::NotServing
+        {
+            failure.message.push_str(&self.say_what_can_be_listed(list));
+        }
         if let Some(refusal) = refusal {
             return effects.reply(list.token, &refusal, &[]);
         }
         // The first `limit` keys of each star hold the first `limit` of all, and one more tells whether there are more.
         let wanted = list.limit as usize + 1;
         let mut keys: Vec<CompactString> = Vec::new();
-        for replica in &self.replicas {
+        for star in &list.stars {
             let mut of_star = 0;
-            self.store.list(replica.star, &list.prefix, list.after.as_deref(), &mut |key| {
+            self.store.list(*star, &list.prefix, list.after.as_deref(), &mut |key| {
                 keys.push(key.into());
                 of_star += 1;
                 of_star < wanted
@@ -120,5 +132,19 @@ impl<S: Store> StarNode<S> {
         let more = keys.len() >= wanted;
         keys.truncate(list.limit as usize);
         effects.reply(list.token, &ResponseBody::Keys { keys, more }, &[]);
+    }
+
+    /// For whoever asked for more stars than this server serves.
+    fn say_what_can_be_listed(&self, list: &List) -> String {
+        let served = list.stars.iter().filter(|star| self.replicas[usize::from(star.0)].serves(self.config.me));
+        let served: Vec<String> = served.map(ToString::to_string).collect();
+        if served.is_empty() {
+            return String::new();
+        }
+        format!(
+            ". This server can list stars {}: name them in `stars`, ask others for the rest (STATUS says who serves \
+             what), and put the answers together in the order of their keys",
+            served.join(", ")
+        )
     }
 }

@@ -55,7 +55,6 @@ pub struct StarNode<S> {
     pub(crate) store: S,
     pub(crate) replicas: Vec<Replica>,
     pub(crate) lists: Lists,
-    pub(crate) cluster: Option<Arc<ClusterState>>,
     pub(crate) plane: Option<PlaneStatus>,
 }
 
@@ -64,7 +63,7 @@ impl<S: Store> StarNode<S> {
     pub fn new(config: NodeConfig, store: S) -> Self {
         let replicas = (0..config.stars).map(|star| Replica::new(StarId(star))).collect();
         let shared = Shared { last_write: first_number(config.incarnation), ..Shared::default() };
-        Self { config, shared, store, replicas, lists: Lists::default(), cluster: None, plane: None }
+        Self { config, shared, store, replicas, lists: Lists::default(), plane: None }
     }
 
     /// This server's settings.
@@ -124,7 +123,9 @@ impl<S: Store> StarNode<S> {
                     NewWrite { key, operation, condition, request_id, value, is_admitted: false },
                 );
             }
-            RequestBody::List { prefix, after, limit } => self.list(effects, token, prefix, after, limit),
+            RequestBody::List { prefix, after, limit, stars } => {
+                self.list(effects, token, (prefix, after), limit, &stars);
+            }
             RequestBody::GetMany { keys } => self.get_many(effects, token, &keys),
             RequestBody::SetMany { entries, request_id } => {
                 self.set_many(effects, token, entries, &request_id, &value);
@@ -222,7 +223,7 @@ impl<S: Store> StarNode<S> {
                         let (replica, mut cx) = self.parts(star, effects);
                         replica.adopt(&mut cx, view);
                     }
-                    self.cluster = Some(cluster);
+                    self.shared.cluster = Some(cluster);
                 }
             }
             Control::Joined { id, incarnation } => {

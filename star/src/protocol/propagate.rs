@@ -118,8 +118,14 @@ impl Replica {
     pub(crate) fn refuse_service<S: Store, E: Effects<Message>>(&self, cx: &Context<'_, S, E>) -> Option<ResponseBody> {
         let joins = cx.config.has_bug(Bug::JoiningServesReads) && self.view.is_member(cx.me());
         if !self.serves(cx.me()) && !joins {
-            let why = if self.view.exists() { "is not a serving member of" } else { "has no view yet of" };
-            let text = format!("server {} {why} star {}; try another server", cx.config.name, self.star);
+            let (me, star) = (&cx.config.name, self.star);
+            let others = self.view.serving().filter(|member| *member != cx.me());
+            let text = match cx.shared.cluster.as_ref().map(|cluster| cluster.names(others)) {
+                Some(names) if !names.is_empty() => {
+                    format!("server {me} does not serve star {star}: ask one of {names}")
+                }
+                _ => format!("server {me} has no view of star {star} that names a server; try another server"),
+            };
             return Some(ResponseBody::error(ErrorCode::NotServing, text));
         }
         if !cx.lease_valid() {

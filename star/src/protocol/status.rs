@@ -104,7 +104,7 @@ impl<S: Store> StarNode<S> {
             "counters": self.shared.counters,
             "stars": stars,
             "plane": self.plane,
-            "cluster": self.cluster.as_deref(),
+            "cluster": self.shared.cluster.as_deref(),
         })
         .to_string()
     }

@@ -188,6 +188,12 @@ async fn run_peer(global: &GlobalArgs, args: &BenchArgs, peer: Peer) -> CliResul
 async fn running(global: &GlobalArgs, args: &BenchArgs) -> Result<Option<ClusterStatus>, CliError> {
     let known = connection::servers(&args.connect, &settings::load(global)?);
     let cluster = status::gather(&known, LOOK_WITHIN).await;
+    if let Some(star) = cluster.unserved_somewhere() {
+        return Err(CliError::new(format!(
+            "not every server serves star {star}, and the load asks every server for every key"
+        ))
+        .hint("measure a cluster with [cluster] replicas = 0"));
+    }
     if cluster.servers.iter().any(|server| server.state == status::UP) {
         return Ok(Some(cluster));
     }

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use super::not_an_object;
 use crate::{
     error::{ErrorCode, Failure},
-    ids::{RequestId, Version},
+    ids::{RequestId, StarId, Version},
     key::Key,
     message::{Asked, Condition, Fault, Request, RequestBody, SetEntry},
     store::Encoding,
@@ -64,6 +64,8 @@ struct Fields<'a> {
     after: Option<&'a RawValue>,
     #[serde(borrow)]
     limit: Option<&'a RawValue>,
+    #[serde(borrow)]
+    stars: Option<&'a RawValue>,
     #[serde(borrow)]
     server: Option<&'a RawValue>,
 }
@@ -178,7 +180,15 @@ impl Fields<'_> {
         if limit == Some(0) {
             return Err(bad(r#"field "limit" must be 1 or more"#));
         }
+        let stars = match self.stars {
+            None => Vec::new(),
+            Some(raw) => match serde_json::from_str::<Vec<u16>>(raw.get()) {
+                Ok(stars) if !stars.is_empty() => stars.into_iter().map(StarId).collect(),
+                _ => return Err(wrong("stars", "a list of one or more numbers of stars", raw)),
+            },
+        };
         Ok(RequestBody::List {
+            stars,
             prefix: prefix.map_or_else(CompactString::default, CompactString::from),
             after: after.map(CompactString::from),
             limit: limit.map_or(LIST_LIMIT_DEFAULT, |limit| u32::try_from(limit).unwrap_or(u32::MAX)),

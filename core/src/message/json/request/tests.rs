@@ -48,12 +48,22 @@ fn every_form_of_a_request_is_understood() {
         ),
         (
             r#"{"type":"LIST","prefix":"a/","after":"a/b","limit":9999999999}"#,
-            RequestBody::List { prefix: "a/".into(), after: Some("a/b".into()), limit: u32::MAX },
+            RequestBody::List { prefix: "a/".into(), after: Some("a/b".into()), limit: u32::MAX, stars: vec![] },
+            b"",
+        ),
+        (
+            r#"{"type":"LIST","stars":[3,0]}"#,
+            RequestBody::List {
+                prefix: "".into(),
+                after: None,
+                limit: LIST_LIMIT_DEFAULT,
+                stars: vec![StarId(3), StarId(0)],
+            },
             b"",
         ),
         (
             r#"{"type":"LIST","prefix":null}"#,
-            RequestBody::List { prefix: "".into(), after: None, limit: LIST_LIMIT_DEFAULT },
+            RequestBody::List { prefix: "".into(), after: None, limit: LIST_LIMIT_DEFAULT, stars: vec![] },
             b"",
         ),
         (r#"{"type":"STATUS"}"#, RequestBody::Status, b""),
@@ -122,6 +132,8 @@ fn refusals_name_what_is_wrong() {
         (r#"{"type":"DELETE","key":"k","if_absent":true}"#, BadRequest, "nothing to delete"),
         (r#"{"type":"LIST","limit":0}"#, BadRequest, "1 or more"),
         (r#"{"type":"LIST","limit":"x"}"#, BadRequest, r#"field "limit""#),
+        (r#"{"type":"LIST","stars":[]}"#, BadRequest, r#"field "stars""#),
+        (r#"{"type":"LIST","stars":3}"#, BadRequest, "one or more numbers"),
     ] {
         let (got, message) = refusal(text);
         assert_eq!(got, code, "{text}: {message}");
