@@ -42,6 +42,15 @@ fn nothing_is_lost_with_the_embedded_control_plane() {
 }
 
 #[test]
+fn nothing_is_lost_while_a_server_has_no_time() {
+    // Whether anybody is taken out of a view depends on the machine: that is reported, and not asserted.
+    let report = chaos(&["--seconds", "8", "--servers", "3", "--faults", "busy,link", "--busy-seconds", "3"]);
+    let busy = &report["busy"];
+    assert!(had(&report, "saturated") > 0 && busy["requests"].as_u64() > Some(0), "{report:#}");
+    assert!(busy["epochs"].as_u64() >= busy["taken_out"].as_u64().map(|members| members.min(1)), "{report:#}");
+}
+
+#[test]
 fn nothing_is_lost_with_redis() {
     if std::process::Command::new("redis-server").arg("--version").output().is_err() {
         eprintln!("SKIPPED: redis-server is not installed; `make test` installs it");

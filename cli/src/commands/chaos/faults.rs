@@ -6,9 +6,10 @@ use clap::ValueEnum;
 use rustix::process::Signal;
 use star_core::message::Fault;
 use star_sim::random::Random;
-use tokio::task::spawn_local;
+use tokio::task::{spawn_blocking, spawn_local};
 
 use super::{
+    busy::{Changes, Saturation},
     clients::{FIRST_WAITING_READER, any_hot_key},
     cluster::Cluster,
     gaps::Phase,
@@ -18,6 +19,8 @@ use crate::{error::CliError, faults};
 
 /// Reads that are sent to a server that stands still, to see what it answers when it goes on.
 const WAITING_READS: usize = 32;
+/// Between two looks at who is in which view.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long a server may take to answer a fault.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// How long a whole cluster may take until every star takes writes and every server answers reads.
@@ -37,6 +40,9 @@ pub(super) enum Kind {
     /// The control plane away for a while: Redis killed and started again; of the embedded one the server that leads it,
     /// by kill -9 or SIGSTOP
     Control,
+    /// A server saturated for --busy-seconds: by requests without end, and by a thread that spins on every core. Only
+    /// when asked for; nobody should be taken out of a view
+    Busy,
 }
 
 /// Has faults.
@@ -44,6 +50,7 @@ pub(super) struct Chaos<'a> {
     pub(super) cluster: &'a mut Cluster,
     pub(super) shared: &'a Rc<Shared>,
     pub(super) random: Random,
+    pub(super) busy_for: Duration,
 }
 
 impl Chaos<'_> {
@@ -56,6 +63,7 @@ impl Chaos<'_> {
             Kind::Link => self.link().await,
             Kind::Rolling => self.rolling().await,
             Kind::Control => self.control().await,
+            Kind::Busy => self.busy().await,
         }
     }
 
@@ -154,6 +162,22 @@ impl Chaos<'_> {
             None => self.cluster.start_redis().await?,
         }
         self.wait_until_whole(Phase::ControlBack, &victims).await
+    }
+
+    async fn busy(&mut self) -> Result<(), CliError> {
+        let victim = self.any_victim().await;
+        let mut changes = Changes::since(&self.cluster.processes.status().await);
+        let saturation = Saturation::begin(&self.cluster.servers[victim].addr, self.busy_for)?;
+        let ends = self.shared.now() + self.busy_for;
+        while self.shared.now() < ends {
+            tokio::time::sleep(LOOK_EVERY).await;
+            changes.look(&self.cluster.processes.status().await);
+        }
+        // The clients go on while its threads end.
+        let requests = spawn_blocking(|| saturation.end()).await?;
+        changes.look(&self.cluster.processes.status().await);
+        self.shared.record.borrow_mut().busy.add(requests, &changes);
+        self.wait_until_whole(Phase::Busy, &[]).await
     }
 
     async fn set_link(&self, at: usize, to: usize, is_cut: bool) -> Result<(), CliError> {

@@ -23,6 +23,7 @@ pub(super) enum Phase {
     Rolling,
     ControlAway,
     ControlBack,
+    Busy,
 }
 
 impl Phase {
@@ -42,6 +43,7 @@ impl Phase {
             Self::Rolling => "rolling restart (SIGTERM)",
             Self::ControlAway => "control plane away",
             Self::ControlBack => "  after it is back",
+            Self::Busy => "a server saturated",
         }
     }
 

@@ -1,6 +1,7 @@
 //! `star chaos`: breaks a cluster of its own again and again under load, and proves from what the clients saw that no
 //! acknowledged write was lost and no read was stale.
 
+mod busy;
 mod clients;
 mod cluster;
 mod faults;
@@ -43,6 +44,7 @@ const EXAMPLES: &str = "\
 Examples:
   star chaos                                  a minute of everything, on five servers
   star chaos --seconds 600 --control redis --faults kill,control
+  star chaos --faults busy --busy-seconds 60  is a server evicted that has no time?
 What it does: clients write, delete, compare-and-set and read all the time, through all servers and their mapped
 stores, while servers are killed (two at a time as well), stopped beyond their lease, cut off from one another and
 restarted, and the control plane goes away and comes back. After each fault it waits until every server serves again.
@@ -74,6 +76,9 @@ pub(crate) struct ChaosArgs {
     /// What is broken
     #[arg(long, value_name = "KINDS", value_delimiter = ',', default_value = "kill,stop,link,rolling,control")]
     faults: Vec<Kind>,
+    /// How long each saturation of a server lasts
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    busy_seconds: u64,
     /// Chooses faults and victims; the same number chooses the same again, though the clock has its say as well
     #[arg(long)]
     seed: Option<u64>,
@@ -129,7 +134,8 @@ async fn break_all(
     }
     let time = Duration::from_secs(args.seconds);
     let clients = Clients::start(&shared, time);
-    let mut chaos = Chaos { cluster, shared: &shared, random: Random::new(seed) };
+    let mut chaos =
+        Chaos { cluster, shared: &shared, random: Random::new(seed), busy_for: Duration::from_secs(args.busy_seconds) };
     let healed = break_for(time, &args.faults, &mut chaos).await;
     if let Err(error) = healed {
         shared.surprise(error.message());

@@ -6,7 +6,7 @@ use star_core::{Time, Version};
 use star_sim::history::{History, Op, Record as Line};
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::gaps::Gaps;
+use super::{busy::Busy, gaps::Gaps};
 
 /// The record of a run.
 #[derive(Debug)]
@@ -14,6 +14,7 @@ pub(super) struct Record {
     pub(super) history: History,
     pub(super) gaps: Gaps,
     pub(super) counts: Counts,
+    pub(super) busy: Busy,
     /// What must not happen and did, in words.
     pub(super) surprises: Vec<String>,
 }
@@ -55,6 +56,7 @@ impl Record {
             history: History::new(),
             gaps: Gaps::new(stars, servers),
             counts: Counts::default(),
+            busy: Busy::default(),
             surprises: Vec::new(),
         }
     }

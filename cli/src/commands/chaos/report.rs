@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{
     ChaosArgs, ControlArg,
+    busy::Busy,
     gaps::{self, Measured, Phase},
     record::{Counts, Record},
     verdict::{Faults, Verdict},
@@ -28,6 +29,8 @@ pub(super) struct ChaosReport {
     /// How often each fault was had.
     had: BTreeMap<&'static str, usize>,
     phases: BTreeMap<&'static str, PhaseReport>,
+    /// What came of saturating servers.
+    busy: Busy,
     history: Value,
     surprises: Vec<String>,
     history_file: Option<PathBuf>,
@@ -91,6 +94,7 @@ impl ChaosReport {
                 .map(|(phase, one)| (name(phase), one.write_gaps.len()))
                 .collect(),
             phases: measured.iter().map(|(kind, one)| (name(kind), phase(one))).collect(),
+            busy: record.busy,
             history: verdict.judgement.json(),
             surprises: record.surprises.clone(),
             history_file,
@@ -122,6 +126,14 @@ impl ChaosReport {
              mapped reads, {compared} reads compared (seed {})",
             self.seed
         ))?;
+        let Busy { times, requests, taken_out, epochs } = self.busy;
+        if times > 0 {
+            output::line(format!(
+                "{times} times a server was saturated with {} requests: {taken_out} members taken out of views, {epochs} \
+                 changes of views",
+                output::count(requests)
+            ))?;
+        }
         let Faults { lost_writes, stale_reads, duplicated_effects } = self.faults;
         must_be_none("acknowledged writes lost", lost_writes)?;
         must_be_none("stale reads", stale_reads)?;
