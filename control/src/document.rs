@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use star_core::ids::{Epoch, StarId};
 
-use crate::view::{ClusterState, View};
+use crate::{
+    plane::Revision,
+    view::{ClusterState, View},
+};
 
 /// The key of the cluster's document.
 pub const CLUSTER_KEY: &str = "cluster";
@@ -83,6 +86,19 @@ impl ClusterState {
             return Err(format!("founded in epoch {}, it cannot be in epoch {}", view.founded, view.epoch));
         }
         Ok(())
+    }
+
+    /// Whether this, which the control plane shows under `revision`, is news to a server that knows `known`. The error says
+    /// that the plane has lost memory, or holds another cluster: what it shows must not be acted on.
+    pub fn is_news(&self, revision: Revision, known: Option<(Revision, &Self)>) -> Result<bool, String> {
+        let Some((known_revision, known)) = known else { return Ok(true) };
+        // A plane that forgot may have come to any revision since, so this is looked at even where nothing is new.
+        let (earlier, later) = if revision < known_revision { (self, known) } else { (known, self) };
+        later.check_follows(earlier)?;
+        if revision == known_revision && self != known {
+            return Err(format!("it holds another state under the same revision {revision}"));
+        }
+        Ok(revision > known_revision)
     }
 
     /// Whether this may come after `earlier` in the history of one cluster. If not, the control plane has lost memory,
@@ -174,6 +190,23 @@ mod tests {
             assert!(error.contains(expected), "{error}");
         }
         assert!(ClusterState::decode(b"\xff{").is_err());
+    }
+
+    #[test]
+    fn what_is_news_has_a_later_revision_and_may_follow() {
+        let known = cluster();
+        let mut next = cluster();
+        next.stars[1].epoch = Epoch(4);
+        let of = |state: &ClusterState, revision| state.is_news(Revision(revision), Some((Revision(5), &known)));
+        assert_eq!(known.is_news(Revision(1), None), Ok(true));
+        assert_eq!(of(&next, 6), Ok(true));
+        assert_eq!(of(&known, 5), Ok(false));
+        assert_eq!(of(&known, 4), Ok(false));
+        assert!(of(&next, 5).is_err(), "another state under the same revision");
+        assert!(of(&next, 4).is_err(), "a later state under an earlier revision");
+        let mut earlier = cluster();
+        earlier.stars[1].epoch = Epoch(2);
+        assert!(of(&earlier, 6).is_err(), "an earlier state under a later revision");
     }
 
     #[test]

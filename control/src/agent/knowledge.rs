@@ -82,16 +82,9 @@ impl Knowledge {
     pub(super) fn accept(&self, document: &Versioned) -> Result<(), AgentError> {
         let mut inner = self.inner();
         let state = ClusterState::decode(&document.value).map_err(AgentError::Forgot)?;
-        if let Some((revision, known)) = &inner.known {
-            // A plane that forgot may have come to any revision since, so this is looked at even where nothing is new.
-            let (earlier, later) = if document.revision < *revision { (&state, &**known) } else { (&**known, &state) };
-            later.check_follows(earlier).map_err(AgentError::Forgot)?;
-            if document.revision == *revision && state != **known {
-                return Err(AgentError::Forgot(format!("it holds another state under the same revision {revision}")));
-            }
-            if document.revision <= *revision {
-                return Ok(());
-            }
+        let known = inner.known.as_ref().map(|(revision, known)| (*revision, &**known));
+        if !state.is_news(document.revision, known).map_err(AgentError::Forgot)? {
+            return Ok(());
         }
         match state.server_named(&self.me.name) {
             None => return Err(AgentError::Forgot(format!("it does not know server {:?}", self.me.name))),

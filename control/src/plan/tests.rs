@@ -199,6 +199,17 @@ fn a_new_life_is_a_member_of_nothing_and_needs_the_old_ones_lease_to_be_free() {
 }
 
 #[test]
+fn the_last_holder_comes_back_without_memory_although_a_joining_member_lives() {
+    let mut state = founded(2, 1, None);
+    state.stars[0].joining = vec![ServerId(1)];
+    state.stars[0].leader = ServerId(0);
+    let (next, _) = registered(&state, &record("s0", 2));
+    next.check().expect("a sound state");
+    assert_eq!(next.stars[0].members, [], "what the joining one has is worth nothing");
+    assert_eq!(ended_lives(&state, &next, None), ["s0"], "s1 lives, and would be waited for until it ends");
+}
+
+#[test]
 fn a_cluster_that_was_restarted_whole_without_memory_starts_anew_in_higher_epochs() {
     let mut state = founded(3, 2, None);
     let wanted = PlanConfig { stars: 2, initial_servers: 3, replicas: None, follow_alive: true };
