@@ -9,7 +9,7 @@ SEEDS ?= 0..10000
 # How long each measurement of `make bench` takes, in seconds.
 SECONDS ?= 2
 
-# What goes wrong in `make sim`: links, turnover (leaders change too) or churn (servers crash and return too).
+# What goes wrong in `make sim`: links, turnover (leaders change too), churn (servers crash and return too) or loss (all copies go too).
 MODE ?= churn
 # How long `make chaos` breaks things, on each control plane.
 MINUTES ?= 5

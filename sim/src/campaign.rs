@@ -35,11 +35,14 @@ pub enum Mode {
     Turnover,
     /// Servers crash and stop, pause for longer than a lease, lose the control plane for long, and come back.
     Churn,
+    /// Stars lose all copies of their objects and are founded anew; the control plane comes back with an earlier state, or
+    /// with nothing.
+    Loss,
 }
 
 impl Mode {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Links, Self::Turnover, Self::Churn];
+    pub const ALL: [Self; 4] = [Self::Links, Self::Turnover, Self::Churn, Self::Loss];
 
     /// Its name as an option.
     pub fn name(self) -> &'static str {
@@ -47,6 +50,7 @@ impl Mode {
             Self::Links => "links",
             Self::Turnover => "turnover",
             Self::Churn => "churn",
+            Self::Loss => "loss",
         }
     }
 }
@@ -85,6 +89,7 @@ impl Campaign {
             Mode::Links => settings,
             Mode::Turnover => settings.with_turnover(),
             Mode::Churn => settings.with_churn(&mut random),
+            Mode::Loss => settings.with_churn(&mut random).with_loss(),
         };
         match self.bug {
             Some(Bug::Star(bug)) => subject.bug = Some(bug),

@@ -100,6 +100,7 @@ impl Subject for Craq {
         let seen = self.replicas()[usize::from(star.0)].observe(self.config().me);
         Glance {
             epoch: seen.epoch,
+            founded: seen.founded,
             installed: seen.installed,
             serving: seen.serving,
             members: seen.members.iter().copied().collect(),
@@ -171,6 +172,7 @@ impl Campaign {
             Mode::Links => settings,
             Mode::Turnover => settings.with_turnover(),
             Mode::Churn => settings.with_churn(&mut random),
+            Mode::Loss => settings.with_churn(&mut random).with_loss(),
         };
         (subject.reads, subject.bug) = (self.reads.unwrap_or(subject.reads), self.bug);
         if settings.replicas.is_some() {

@@ -112,6 +112,7 @@ impl Subject for StarNode<MemoryStore> {
         let seen = self.replicas()[usize::from(star.0)].observe(self.config().me);
         Glance {
             epoch: seen.epoch,
+            founded: seen.founded,
             installed: seen.installed,
             serving: seen.serving,
             members: seen.members.iter().copied().collect(),

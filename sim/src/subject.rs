@@ -79,6 +79,8 @@ pub struct Identity {
 pub struct Glance {
     /// The epoch that it acts in; 0 if it holds nothing of the star.
     pub epoch: Epoch,
+    /// The epoch in which the history that it knows of the star began; 0 if it does not know.
+    pub founded: Epoch,
     /// Whether it has taken over the order of that epoch.
     pub installed: bool,
     /// Whether it answers reads while its lease lasts.

@@ -21,6 +21,7 @@ fn run_all(campaign: Campaign, seeds: Range<u64>) -> Summary {
     // A world in which nothing breaks proves nothing.
     for (kind, count) in FaultKind::ALL.into_iter().zip(total.faults_by_kind) {
         let wanted = match kind {
+            FaultKind::LastCopyLost | FaultKind::PlaneOlder | FaultKind::PlaneEmpty | FaultKind::StartAnew => false,
             FaultKind::Turnover => campaign.mode != Mode::Links,
             FaultKind::ControlCutOff | FaultKind::LongPause | FaultKind::Crash | FaultKind::Stop => {
                 campaign.mode == Mode::Churn

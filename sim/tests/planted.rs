@@ -8,7 +8,7 @@ use star_sim::{
 };
 
 /// A bug, where it shows, the words of a check that finds it, and how many seeds are enough.
-const STATED: [(Bug, Mode, &str, u64); 31] = [
+const STATED: [(Bug, Mode, &str, u64); 35] = [
     (Bug::Star(Star::AckBeforeDirty), Mode::Turnover, "not noted as dirty", 5),
     (Bug::Star(Star::DirtyReadAtOnce), Mode::Turnover, "not linearizable", 10),
     (Bug::Star(Star::VersionReused), Mode::Turnover, "version monotone", 5),
@@ -21,7 +21,9 @@ const STATED: [(Bug, Mode, &str, u64); 31] = [
     (Bug::Star(Star::InstallKeepsOwnStamps), Mode::Turnover, "committed on all members", 60),
     (Bug::Star(Star::LeaseIgnored), Mode::Churn, "lease exclusion", 10),
     (Bug::Star(Star::EarlyPromotion), Mode::Churn, "clean means latest", 10),
-    (Bug::Star(Star::BaseIgnored), Mode::Churn, "clean means latest", 400),
+    (Bug::Star(Star::BaseIgnored), Mode::Churn, "committed on all members", 60),
+    (Bug::Star(Star::FoundingKeepsObjects), Mode::Loss, "agreement", 20),
+    (Bug::Star(Star::FoundingKeepsObjects), Mode::Loss, "clean means latest", 20),
     (Bug::Star(Star::JoiningServesReads), Mode::Churn, "not linearizable", 60),
     (Bug::Star(Star::ResurrectedByCatchUp), Mode::Churn, "clean means latest", 30),
     (Bug::Star(Star::StaleInstallAccepted), Mode::Turnover, "committed on all members", 100),
@@ -34,12 +36,14 @@ const STATED: [(Bug, Mode, &str, u64); 31] = [
     (Bug::Star(Star::KeptThoughDeleted), Mode::Churn, "clean means latest", 60),
     (Bug::Star(Star::DroppedRemembered), Mode::Turnover, "clean means latest", 60),
     (Bug::Star(Star::OwnWritesNotResent), Mode::Links, "the buffer drains", 10),
+    (Bug::Star(Star::UnstampedKeptOfDeadOrigin), Mode::Churn, "the buffer drains", 10),
     (Bug::Star(Star::VersionFloorForgotten), Mode::Links, "version monotone", 10),
     (Bug::Star(Star::VersionFloorForgotten), Mode::Links, "clean means latest", 60),
-    (Bug::Control(Control::LeaseRevived), Mode::Churn, "clean means latest", 60),
-    (Bug::Control(Control::EvictionBeforeLeaseEnd), Mode::Churn, "clean means latest", 20),
-    (Bug::Control(Control::LeaseBeforeViews), Mode::Churn, "clean means latest", 60),
-    (Bug::Control(Control::LeaverTakenOut), Mode::Churn, "clean means latest", 400),
+    (Bug::Control(Control::LeaseRevived), Mode::Churn, "committed on all members", 60),
+    (Bug::Control(Control::EvictionBeforeLeaseEnd), Mode::Churn, "committed on all members", 20),
+    (Bug::Control(Control::LeaseBeforeViews), Mode::Churn, "committed on all members", 60),
+    (Bug::Control(Control::LeaverTakenOut), Mode::Churn, "committed on all members", 100),
+    (Bug::Control(Control::OldStateFollowed), Mode::Loss, "lease exclusion", 10),
 ];
 
 #[test]

@@ -33,7 +33,7 @@ fn run(seed: u64, servers: u16, time_max: u64, script: Vec<ScriptedCut>) -> (Sum
     settings.loss = 0;
     settings.delay = (50_000, 2 * MS);
     settings.lease = star_control::LeaseConfig::default();
-    settings.faults.weights = [0; 10];
+    settings.faults.weights.fill(0);
     settings.workload.keys = 12;
     settings.workload.think_max = 20 * MS;
     settings.workload.timeout = 100 * MS;

@@ -25,12 +25,16 @@ fn run_all(campaign: Campaign, seeds: std::ops::Range<u64>) -> Summary {
         let wanted = match kind {
             FaultKind::Turnover => campaign.mode != Mode::Links,
             FaultKind::ControlCutOff | FaultKind::LongPause | FaultKind::Crash | FaultKind::Stop => {
-                campaign.mode == Mode::Churn
+                matches!(campaign.mode, Mode::Churn | Mode::Loss)
+            }
+            FaultKind::LastCopyLost | FaultKind::PlaneOlder | FaultKind::PlaneEmpty | FaultKind::StartAnew => {
+                campaign.mode == Mode::Loss
             }
             _ => true,
         };
         assert_eq!(count > 50, wanted, "{count} times {kind:?}");
     }
+    assert_eq!(total.founded_again > 50, campaign.mode == Mode::Loss, "{} times", total.founded_again);
     total
 }
 
@@ -50,6 +54,12 @@ fn leaders_change_while_stars_work() {
 fn servers_crash_stop_sleep_and_come_back() {
     let total = run_all(Campaign { mode: Mode::Churn, ..Campaign::default() }, 0..1200);
     assert!(total.faults > 4_000 && total.views > 10_000, "{total:?}");
+}
+
+#[test]
+fn stars_lose_their_last_copies_and_the_control_plane_its_memory() {
+    let total = run_all(Campaign { mode: Mode::Loss, ..Campaign::default() }, 0..600);
+    assert!(total.faults > 2_000 && total.founded_again > 400, "{total:?}");
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub struct Observation<'a> {
     pub star: StarId,
     /// The epoch that the server acts in.
     pub epoch: Epoch,
+    /// The epoch in which the history that it knows of the star began.
+    pub founded: Epoch,
     /// Whether it has taken over the order of that epoch.
     pub installed: bool,
     /// Whether it answers reads while its lease lasts.
@@ -40,6 +42,7 @@ impl Replica {
         Observation {
             star: self.star,
             epoch: self.view.epoch,
+            founded: self.view.founded,
             installed: self.installed,
             serving: self.serves(me),
             members: &self.view.members,

@@ -15,7 +15,7 @@ sim_craq: runs CRAQ in a made-up world, with faults, and checks everything
   --seeds A..B    run the seeds from A to B, without B (default 0..1000)
   --seed N        run one seed and show every event of it
   --servers N     servers (default: 2 to 5, from the seed)
-  --mode NAME     links (the default), turnover or churn; see `sim`
+  --mode NAME     links (the default), turnover, churn or loss; see `sim`
   --reads NAME    apportioned or tail (default: from the seed)
   --bug NAME      put a mistake in, to see that it is found
 
@@ -74,7 +74,7 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<(Campaign, Range<u
             "--servers" => campaign.servers = Some(number(&value)?.clamp(1, 26) as u16),
             "--mode" => {
                 let mode = Mode::ALL.into_iter().find(|mode| mode.name() == value);
-                campaign.mode = mode.ok_or("--mode is links, turnover or churn")?;
+                campaign.mode = mode.ok_or("--mode is links, turnover, churn or loss")?;
             }
             "--reads" => {
                 let known = [("apportioned", Reads::Apportioned), ("tail", Reads::Tail)];

@@ -24,12 +24,12 @@ const REMEMBERED_EVERY: u64 = 4;
 #[derive(Debug)]
 pub(crate) struct Agreement {
     stamps: Map<(StarId, Epoch, Seq), (Stamped, ServerId)>,
-    /// The hash of a star's objects after a seq.
-    objects: Map<(StarId, Seq), (u64, ServerId)>,
-    /// The digest of what is remembered of requests after a seq.
-    remembered: Map<(StarId, Seq), (u64, ServerId)>,
-    /// By star: the highest seq that any server has committed.
-    committed: Vec<Seq>,
+    /// The hash of a star's objects after a seq of a foundation.
+    objects: Map<(StarId, Epoch, Seq), (u64, ServerId)>,
+    /// The digest of what is remembered of requests after a seq of a foundation.
+    remembered: Map<(StarId, Epoch, Seq), (u64, ServerId)>,
+    /// By star: the highest seq that any server has committed in the latest foundation, whose epoch is the first.
+    committed: Vec<(Epoch, Seq)>,
     /// By server and star.
     followed: Vec<Vec<Followed>>,
     /// By star: the objects of the server that is being looked at, so far.
@@ -41,6 +41,8 @@ pub(crate) struct Agreement {
 struct Followed {
     /// From which seq on the objects of a serving member are of one seq; `None` while it does not serve.
     settled: Option<Seq>,
+    /// In which foundation.
+    founded: Epoch,
     /// Up to where its stamps were compared, and in which epoch.
     compared: (Epoch, Seq),
 }
@@ -52,7 +54,7 @@ impl Agreement {
             stamps: Map::default(),
             objects: Map::default(),
             remembered: Map::default(),
-            committed: vec![Seq(0); stars],
+            committed: vec![(Epoch(0), Seq(0)); stars],
             followed: Vec::new(),
             hashes: vec![0; stars],
         }
@@ -70,9 +72,19 @@ impl Agreement {
     /// How far a server is, and whether it serves.
     pub(crate) fn note(&mut self, server: ServerId, star: StarId, glance: &Glance) {
         let highest = &mut self.committed[usize::from(star.0)];
-        *highest = glance.committed.max(*highest);
+        *highest = (glance.founded, glance.committed).max(*highest);
         let followed = &mut self.followed[usize::from(server.0)][usize::from(star.0)];
-        followed.settled = glance.serving.then(|| followed.settled.unwrap_or(*highest));
+        if followed.founded != glance.founded {
+            (followed.founded, followed.settled) = (glance.founded, None);
+        }
+        let is_latest = highest.0 == glance.founded;
+        followed.settled = (glance.serving && is_latest).then(|| followed.settled.unwrap_or(highest.1));
+    }
+
+    /// The highest seq of a star that any server has committed in a foundation; 0 if that is not the latest.
+    pub(crate) fn committed(&self, star: StarId, founded: Epoch) -> Seq {
+        let (latest, committed) = self.committed[usize::from(star.0)];
+        if latest == founded { committed } else { Seq(0) }
     }
 
     /// The stamps of a server that are not committed.
@@ -125,15 +137,16 @@ impl Agreement {
         &mut self,
         server: ServerId,
         star: StarId,
-        committed: Seq,
+        glance: &Glance,
         remembered: impl Fn() -> u64,
     ) -> Result<(), String> {
+        let Glance { founded, committed, .. } = *glance;
         let followed = &self.followed[usize::from(server.0)][usize::from(star.0)];
         if followed.settled.is_none_or(|settled| committed < settled) {
             return Ok(());
         }
         let hash = self.hashes[usize::from(star.0)];
-        let (first, other) = *self.objects.entry((star, committed)).or_insert((hash, server));
+        let (first, other) = *self.objects.entry((star, founded, committed)).or_insert((hash, server));
         if first != hash {
             return Err(format!(
                 "agreement: star {star} holds other objects at server {server} than at server {other}, though both have \
@@ -144,7 +157,7 @@ impl Agreement {
             return Ok(());
         }
         let remembered = remembered();
-        let (first, other) = *self.remembered.entry((star, committed)).or_insert((remembered, server));
+        let (first, other) = *self.remembered.entry((star, founded, committed)).or_insert((remembered, server));
         if first != remembered {
             return Err(format!(
                 "agreement: star {star} remembers other results at server {server} than at server {other}, though both \

@@ -12,8 +12,11 @@
 //! * A server in another life, a learner, and one that was taken out and knows it hold what they hold: they neither ack
 //!   nor answer. One that was taken out and does not know it is no member of the newer view, and as a member of the older
 //!   view it falls under the first two.
+//!
+//! And the same from the side of the reader: whoever answers reads, with a lease, holds what is committed anywhere. It is
+//! asked of a server after each of its turns, so also when it begins to serve and nobody commits anything just then.
 
-use star_core::ids::{ServerId, StarId};
+use star_core::ids::{Seq, ServerId, StarId};
 
 use super::Scene;
 use crate::subject::{Glance, Subject};
@@ -27,7 +30,7 @@ pub(crate) fn check<S: Subject>(
     for member in glance.members.iter() {
         let Some(there) = scene.node(member).map(|node| node.glance(star)) else { continue };
         let acks = there.installed && there.epoch == glance.epoch && there.members.contains(member);
-        let must_hold = there.serving || (acks && there.base < glance.committed);
+        let must_hold = (there.serving && there.founded == glance.founded) || (acks && there.base < glance.committed);
         if must_hold && there.ready < glance.committed {
             return Err(format!(
                 "committed on all members: star {star}: server {server} has committed seq {}, but member {member} holds \
@@ -35,6 +38,18 @@ pub(crate) fn check<S: Subject>(
                 glance.committed, there.ready
             ));
         }
+    }
+    Ok(())
+}
+
+/// Judges a server that may answer reads: `committed` is the highest seq of the star that any server has committed.
+pub(crate) fn check_reader(server: ServerId, star: StarId, glance: &Glance, committed: Seq) -> Result<(), String> {
+    if glance.serving && glance.ready < committed {
+        return Err(format!(
+            "committed on all members: star {star}: server {server} answers reads, but holds only seqs up to {}, and seq \
+             {committed} is committed",
+            glance.ready
+        ));
     }
     Ok(())
 }

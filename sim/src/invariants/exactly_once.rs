@@ -1,19 +1,22 @@
 //! Exactly once: every write of the workload has a value of its own, so a value under two versions of its key is a
 //! request that took effect twice.
 
-use star_core::{collections::Map, ids::Version};
+use star_core::{
+    collections::Map,
+    ids::{Epoch, Version},
+};
 
 use super::Seen;
 
-/// The version of each value that was ever committed, by the hashes of key and value.
+/// The version of each value that was ever committed, by foundation and the hashes of key and value.
 #[derive(Debug, Default)]
 pub(crate) struct ExactlyOnce {
-    versions: Map<(u64, u64), Version>,
+    versions: Map<(Epoch, u64, u64), Version>,
 }
 
 impl ExactlyOnce {
     pub(crate) fn check(&mut self, seen: &Seen<'_>) -> Result<(), String> {
-        let version = *self.versions.entry((seen.key.hash(), seen.hash)).or_insert(seen.version);
+        let version = *self.versions.entry((seen.founded, seen.key.hash(), seen.hash)).or_insert(seen.version);
         if version == seen.version {
             return Ok(());
         }

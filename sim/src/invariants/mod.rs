@@ -11,25 +11,28 @@ mod clean_is_latest;
 mod committed_everywhere;
 mod exactly_once;
 pub(crate) mod lease_exclusion;
+pub(crate) mod one_foundation;
 mod version_monotone;
 
 use star_core::{
-    ids::{Seq, ServerId, StarId, Version},
+    ids::{Epoch, Seq, ServerId, StarId, Version},
     key::Key,
 };
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     subject::{Glance, Subject},
-    world::{Book, Server},
+    world::{Book, Foundations, Server},
 };
 
 /// All invariants, with what each remembers.
 #[derive(Debug)]
 pub(crate) struct Checks {
     stars: u16,
-    /// What each server had committed of each star when it was last looked at.
-    committed: Vec<Vec<Seq>>,
+    /// What each server had committed of each star when it was last looked at, and in which foundation.
+    committed: Vec<Vec<(Epoch, Seq)>>,
+    /// By star: the foundation in which the server is that is being looked at.
+    founded: Vec<Epoch>,
     clean_is_latest: clean_is_latest::CleanIsLatest,
     agreement: agreement::Agreement,
     version_monotone: version_monotone::VersionMonotone,
@@ -59,6 +62,8 @@ impl<S: Subject> Scene<'_, S> {
 /// A committed object of one server.
 pub(crate) struct Seen<'a> {
     pub(crate) server: ServerId,
+    /// In which foundation of the key's star the server is.
+    pub(crate) founded: Epoch,
     pub(crate) key: &'a Key,
     pub(crate) version: Version,
     pub(crate) value: &'a [u8],
@@ -73,6 +78,7 @@ impl Checks {
         Self {
             stars,
             committed: Vec::new(),
+            founded: vec![Epoch(0); usize::from(stars)],
             clean_is_latest: clean_is_latest::CleanIsLatest::default(),
             agreement: agreement::Agreement::new(stars),
             version_monotone: version_monotone::VersionMonotone::default(),
@@ -86,7 +92,7 @@ impl Checks {
         if self.committed.len() <= at {
             self.committed.resize(at + 1, Vec::new());
         }
-        self.committed[at] = vec![Seq(0); usize::from(self.stars)];
+        self.committed[at] = vec![(Epoch(0), Seq(0)); usize::from(self.stars)];
         self.version_monotone.forget(server);
         self.clean_is_latest.forget(server);
         self.agreement.forget(server);
@@ -97,27 +103,39 @@ impl Checks {
         &mut self,
         servers: &[Server<S>],
         book: &Book,
+        foundations: &Foundations,
         now: u64,
         server: ServerId,
     ) -> Result<(), String> {
         let scene = Scene { servers, book, now, stars: self.stars };
         let Some(node) = scene.node(server) else { return Ok(()) };
         node.check().map_err(|what| format!("server {server}: {what}"))?;
-        let (mut serving, mut moved) = (0, 0);
+        let (mut serving, mut moved, mut unknown) = (0, 0, 0);
         for star in (0..self.stars).map(StarId) {
             let glance: Glance = node.glance(star);
-            let before = &mut self.committed[usize::from(server.0)][usize::from(star.0)];
+            let last = &mut self.committed[usize::from(server.0)][usize::from(star.0)];
+            let before = if last.0 == glance.founded { last.1 } else { Seq(0) };
             // A server that does not serve may have to begin anew with nothing.
-            if glance.committed < *before && glance.serving {
+            if glance.committed < before && glance.serving {
                 return Err(format!(
                     "server {server}, star {star}: committed fell from {before} to {}",
                     glance.committed
                 ));
             }
-            let star_moved = glance.committed > *before;
-            *before = glance.committed;
+            let star_moved = glance.committed > before;
+            *last = (glance.founded, glance.committed);
+            self.founded[usize::from(star.0)] = glance.founded;
+            // What a server that begins to catch up holds may be of a foundation before.
+            unknown |= u64::from(glance.committed == Seq(0) && foundations.latest_place(star) > 0) << star.0;
             self.agreement.stamps(node, server, star, &glance)?;
             self.agreement.note(server, star, &glance);
+            if scene.holds_lease(server) {
+                let committed = self.agreement.committed(star, glance.founded);
+                committed_everywhere::check_reader(server, star, &glance, committed)?;
+                if glance.serving && glance.founded > Epoch(0) {
+                    one_foundation::check_reader(server, star, glance.founded, foundations.latest(star))?;
+                }
+            }
             serving |= u64::from(glance.serving) << star.0;
             if star_moved {
                 moved |= 1 << star.0;
@@ -125,7 +143,7 @@ impl Checks {
             }
         }
         if moved != 0 {
-            self.look_at_objects(node, server, serving, moved)?;
+            self.look_at_objects(node, server, [serving, moved, unknown])?;
         }
         self.clean_is_latest.check(&scene, server, serving)
     }
@@ -146,30 +164,30 @@ impl Checks {
     }
 
     /// Looks at all committed objects of a server that has committed something in the stars of `moved`; the stars that
-    /// it serves are those of `serving`, both as bits.
+    /// it serves are those of `serving`; of those of `unknown` its objects say nothing; all as bits.
     fn look_at_objects<S: Subject>(
         &mut self,
         node: &S,
         server: ServerId,
-        serving: u64,
-        moved: u64,
+        [serving, moved, unknown]: [u64; 3],
     ) -> Result<(), String> {
         let mut result = Ok(());
         self.agreement.begin_objects();
         node.objects(&mut |key, version, value| {
-            if result.is_ok() {
-                let star = key.star(self.stars);
+            let star = key.star(self.stars);
+            if result.is_ok() && unknown >> star.0 & 1 == 0 {
+                let founded = self.founded[usize::from(star.0)];
                 let hash = xxh3_64(value);
                 let readable = serving >> star.0 & 1 == 1 && !node.look_up(key).1;
-                let seen = Seen { server, key, version, value, hash, readable };
+                let seen = Seen { server, founded, key, version, value, hash, readable };
                 self.agreement.add_object(&seen, star);
                 result = self.version_monotone.check(&seen).and_then(|()| self.exactly_once.check(&seen));
             }
         });
         result?;
         (0..self.stars).filter(|star| moved >> star & 1 == 1).map(StarId).try_for_each(|star| {
-            let committed = node.glance(star).committed;
-            self.agreement.end_objects(server, star, committed, || node.remembered(star))
+            let glance = node.glance(star);
+            self.agreement.end_objects(server, star, &glance, || node.remembered(star))
         })
     }
 }

@@ -6,7 +6,7 @@
 
 use star_core::{
     collections::Map,
-    ids::{ServerId, Version},
+    ids::{Epoch, ServerId, Version},
 };
 
 use super::Seen;
@@ -14,10 +14,10 @@ use super::Seen;
 /// What was seen so far.
 #[derive(Debug, Default)]
 pub(crate) struct VersionMonotone {
-    /// By server and hash of the key.
-    highest: Vec<Map<u64, Version>>,
-    /// By hash of the key.
-    values: Map<(u64, Version), u64>,
+    /// By server, foundation and hash of the key.
+    highest: Vec<Map<(Epoch, u64), Version>>,
+    /// By foundation and hash of the key.
+    values: Map<(Epoch, u64, Version), u64>,
 }
 
 impl VersionMonotone {
@@ -28,8 +28,8 @@ impl VersionMonotone {
     }
 
     pub(crate) fn check(&mut self, seen: &Seen<'_>) -> Result<(), String> {
-        let Seen { server, key, version, hash, readable, .. } = *seen;
-        if *self.values.entry((key.hash(), version)).or_insert(hash) != hash {
+        let Seen { server, founded, key, version, hash, readable, .. } = *seen;
+        if *self.values.entry((founded, key.hash(), version)).or_insert(hash) != hash {
             return Err(format!("version monotone: key {key}: version {version} has another value at server {server}"));
         }
         if !readable {
@@ -39,7 +39,7 @@ impl VersionMonotone {
         if self.highest.len() <= at {
             self.highest.resize_with(at + 1, Map::default);
         }
-        let highest = self.highest[at].entry(key.hash()).or_default();
+        let highest = self.highest[at].entry((founded, key.hash())).or_default();
         if version < *highest {
             return Err(format!("version monotone: server {server}, key {key}: version {highest} became {version}"));
         }

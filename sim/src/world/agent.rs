@@ -115,6 +115,11 @@ impl Agent {
             last_look: 0,
         }
     }
+
+    /// The latest revision of the document that it has seen; none before it is registered.
+    pub(crate) fn revision(&self) -> Revision {
+        self.known.as_ref().map_or(Revision::ABSENT, |(revision, _)| *revision)
+    }
 }
 
 impl<S: Subject> World<S> {
@@ -127,7 +132,7 @@ impl<S: Subject> World<S> {
             Occasion::Tend => self.tend_views(id),
             Occasion::Views(revision, state) => {
                 if self.server(id).agent.is_registered {
-                    self.accept(id, revision, state);
+                    let _ = self.accept(id, revision, state); // What must not be followed is left alone.
                 }
             }
             Occasion::Answer(number, answer) => self.take_answer(id, number, answer),
@@ -146,12 +151,18 @@ impl<S: Subject> World<S> {
         self.occasion_in(id, 0, Occasion::Register);
     }
 
-    fn accept(&mut self, id: ServerId, revision: Revision, state: Arc<ClusterState>) {
+    /// Takes in what the control plane shows; false if that has lost its memory.
+    fn accept(&mut self, id: ServerId, revision: Revision, state: Arc<ClusterState>) -> bool {
+        let follows_all = self.settings.control_bug == Some(ControlBug::OldStateFollowed);
         let agent = &mut self.server(id).agent;
-        if agent.known.as_ref().is_none_or(|(known, _)| *known < revision) {
+        let known = agent.known.as_ref().map(|(known, state)| (*known, &**state));
+        let is_other = known.is_none_or(|(known, _)| known != revision);
+        let news = state.is_news(revision, known);
+        if news == Ok(true) || (follows_all && is_other) {
             agent.known = Some((revision, Arc::clone(&state)));
             self.arrive(id, Arrival::Control(S::cluster(state)));
         }
+        news.is_ok() || follows_all
     }
 
     fn tell_lease(&mut self, id: ServerId, until: Option<Time>) {
@@ -227,7 +238,8 @@ impl<S: Subject> World<S> {
         server.agent.last_call += 1;
         let (number, life, incarnation) = (server.agent.last_call, server.life, server.incarnation);
         let at = self.now + self.network.other_delay();
-        self.queue.plan(at, Event::Call { server: id, life, incarnation, number, call });
+        let connection = self.plane.connection;
+        self.queue.plan(at, Event::Call { server: id, life, incarnation, connection, number, call });
         self.occasion_in(id, patience, Occasion::Timeout(number));
         number
     }
@@ -236,7 +248,8 @@ impl<S: Subject> World<S> {
     pub(super) fn give_lease_back(&mut self, id: ServerId) {
         let (life, incarnation) = (self.server(id).life, self.server(id).incarnation);
         let at = self.now + self.network.other_delay();
-        self.queue.plan(at, Event::Call { server: id, life, incarnation, number: 0, call: Call::Release });
+        let (connection, number, call) = (self.plane.connection, 0, Call::Release);
+        self.queue.plan(at, Event::Call { server: id, life, incarnation, connection, number, call });
     }
 
     /// A call has reached the control plane, if that is there.
@@ -255,11 +268,11 @@ impl<S: Subject> World<S> {
             Call::Release => return self.plane.release(id, incarnation),
             Call::Leases => Answer::Leases(self.plane.leases(now)),
             Call::Set { expected, after } => {
-                let Self { plane, servers, .. } = self;
-                // A history that ends is not what this world is about: see `World::can_lose`.
+                let Self { plane, servers, settings, .. } = self;
+                // In most worlds no history ends: see `World::can_lose`.
                 let is_kept = |state: &ClusterState| {
                     let kept = |view| servers.iter().enumerate().any(|(at, one)| one.is_copy(at, state, view));
-                    state.stars.iter().all(|view| view.founded.0 == 0 || kept(view))
+                    settings.loses_copies || state.stars.iter().all(|view| view.founded.0 == 0 || kept(view))
                 };
                 let outcome = plane.compare_and_set(now, expected, &after, id, is_kept);
                 if let CasOutcome::Done(_) = outcome {
@@ -282,6 +295,9 @@ impl<S: Subject> World<S> {
             format!("VIEWS {}", views.join("  "))
         });
         self.views += 1;
+        for star in self.foundations.note(self.now, self.plane.state()) {
+            self.book.begin_anew(star, self.settings.stars);
+        }
         for id in (0..self.settings.servers).map(ServerId) {
             if self.plane.is_reached_by(id) {
                 let delay = self.network.other_delay();
@@ -315,6 +331,7 @@ impl<S: Subject> World<S> {
         let now = self.server_clock(id);
         let revives = self.settings.control_bug == Some(ControlBug::LeaseRevived);
         let unread = self.settings.control_bug == Some(ControlBug::LeaseBeforeViews);
+        let follows_all = self.settings.control_bug == Some(ControlBug::OldStateFollowed);
         let agent = &mut self.server(id).agent;
         match (pending.ask, answer) {
             (LeaseAsk::Acquire, Answer::Lease(true)) => {
@@ -331,10 +348,11 @@ impl<S: Subject> World<S> {
             (LeaseAsk::Renew, Answer::Lease(true)) => agent.keeper.renewed(pending.sent, now),
             (LeaseAsk::Renew, Answer::Lease(false)) => agent.keeper.lost(now),
             (LeaseAsk::ReadViews, Answer::Document(revision, state)) => {
-                if agent.known.as_ref().is_some_and(|(known, _)| *known > revision) {
-                    return agent.keeper.failed(now); // News that came meanwhile are newer.
+                // Older: news that came meanwhile are newer, or the control plane has lost its memory.
+                let is_older = agent.known.as_ref().is_some_and(|(known, _)| *known > revision) && !follows_all;
+                if is_older || !self.accept(id, revision, state) {
+                    return self.server(id).agent.keeper.failed(now);
                 }
-                self.accept(id, revision, state);
                 self.server(id).agent.keeper.views_read(pending.sent);
             }
             _ => agent.keeper.failed(now),
@@ -367,7 +385,7 @@ impl<S: Subject> World<S> {
 
     fn is_registered(&mut self, id: ServerId, revision: Revision, state: Arc<ClusterState>) {
         self.server(id).agent.is_registered = true;
-        self.accept(id, revision, state);
+        let _ = self.accept(id, revision, state); // It is the first that it knows.
         self.tend_lease(id);
         self.occasion_in(id, self.settings.lease.look_every().as_nanos() as u64, Occasion::Tend);
     }
@@ -426,7 +444,9 @@ impl<S: Subject> World<S> {
         let again = self.settings.lease.look_every().as_nanos() as u64;
         let is_registered = self.server(id).agent.is_registered;
         match (ask, outcome) {
-            (ViewAsk::Set(after), CasOutcome::Done(revision)) if is_registered => self.accept(id, revision, after),
+            (ViewAsk::Set(after), CasOutcome::Done(revision)) if is_registered => {
+                let _ = self.accept(id, revision, after); // It is what this server asked for.
+            }
             (ViewAsk::Set(after), CasOutcome::Done(revision)) => self.is_registered(id, revision, after),
             _ if is_registered => {} // Others were faster, or a lease has not run out yet; the next look tells.
             _ => self.occasion_in(id, again, Occasion::Register),

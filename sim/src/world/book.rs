@@ -3,7 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use star_core::{ids::Version, key::Key, message::ResponseBody};
+use star_core::{
+    ids::{StarId, Version},
+    key::Key,
+    message::ResponseBody,
+};
 
 use super::workload::Asked;
 use crate::history::Op;
@@ -64,9 +68,20 @@ impl Book {
         }
     }
 
-    /// A server answers a client: from now on nobody may see anything older.
-    pub(crate) fn promise(&mut self, asked: &Asked, body: &ResponseBody) {
-        for (part, body) in asked.answers(body) {
+    /// A star begins anew, without an object: what was promised of it is gone.
+    pub(crate) fn begin_anew(&mut self, star: StarId, stars: u16) {
+        for (_, page) in self.pages.iter_mut().filter(|(key, _)| key.star(stars) == star) {
+            *page = Page { first_write_answered: NEVER, promised: (Version(0), false), ..*page };
+        }
+    }
+
+    /// A server answers a client: from now on nobody may see anything older. `is_latest`: whether a part was answered by
+    /// the latest foundation of its star.
+    pub(crate) fn promise(&mut self, asked: &Asked, body: &ResponseBody, is_latest: impl Fn(usize) -> bool) {
+        for (at, (part, body)) in asked.answers(body).enumerate() {
+            if !is_latest(at) {
+                continue;
+            }
             let promised = match body {
                 ResponseBody::Written { version } => (*version, part.op == Op::Delete),
                 ResponseBody::Value { version, .. } => (*version, false),
@@ -80,9 +95,15 @@ impl Book {
         }
     }
 
-    /// An answer has reached its client; the error says what is wrong with a list.
-    pub(crate) fn answered(&mut self, asked: &Asked, call: u64, now: u64, body: &ResponseBody) -> Result<(), String> {
-        for (part, body) in asked.answers(body) {
+    /// An answer has reached its client; the error says what is wrong with a list. `is_latest`: as above.
+    pub(crate) fn answered(
+        &mut self,
+        asked: &Asked,
+        (call, now): (u64, u64),
+        body: &ResponseBody,
+        is_latest: impl Fn(usize) -> bool,
+    ) -> Result<(), String> {
+        for (_, (part, body)) in asked.answers(body).enumerate().filter(|(at, _)| is_latest(*at)) {
             if let (Op::Write | Op::CompareAndSet, ResponseBody::Written { .. }) = (part.op, body) {
                 let page = self.pages.entry(part.key.clone()).or_default();
                 page.first_write_answered = now.min(page.first_write_answered);

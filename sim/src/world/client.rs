@@ -10,7 +10,7 @@ use star_core::{
     protocol::Token,
 };
 
-use super::{Event, World, parcel::digest, server::Arrival, settings::MS, workload::Asked};
+use super::{Event, World, foundations::Place, parcel::digest, server::Arrival, settings::MS, workload::Asked};
 use crate::{history::Op, random::Random, subject::Subject};
 
 /// The most time that a client waits before it asks another server.
@@ -26,15 +26,23 @@ pub(crate) struct Client {
     pub(crate) versions: BTreeMap<u32, Version>,
     pub(crate) under_way: Option<UnderWay>,
     /// What it was told of each write, so that a second answer can be compared.
-    told: BTreeMap<u64, ResponseBody>,
-    /// Which operation each attempt was for.
-    attempts: BTreeMap<u64, (u64, Rc<Asked>)>,
+    told: BTreeMap<u64, (ResponseBody, Vec<Place>)>,
+    attempts: BTreeMap<u64, Attempt>,
     last_attempt: u64,
     operations: u64,
     /// If set, it only asks this server.
     pub(crate) bound_to: Option<ServerId>,
     /// When its id was drawn; it draws another where it is forgotten.
     born: u64,
+}
+
+/// A request on its way to one server.
+pub(crate) struct Attempt {
+    operation: u64,
+    pub(crate) call: u64,
+    pub(crate) asked: Rc<Asked>,
+    /// By part: which foundation answered. Empty before any star was founded again.
+    pub(crate) places: Vec<Place>,
 }
 
 /// What a client waits for.
@@ -73,9 +81,8 @@ impl Client {
         RequestId::Counted { client, number, behind: self.random.below(4).min(number) }
     }
 
-    /// What an attempt asked for.
-    pub(crate) fn asked_in(&self, attempt: u64) -> Option<&Asked> {
-        self.attempts.get(&attempt).map(|(_, asked)| &**asked)
+    pub(crate) fn attempt(&mut self, attempt: u64) -> Option<&mut Attempt> {
+        self.attempts.get_mut(&attempt)
     }
 }
 
@@ -108,7 +115,8 @@ impl<S: Subject> World<S> {
         let Some(under_way) = &mut me.under_way else { return };
         me.last_attempt += 1;
         (under_way.attempt, under_way.attempts) = (me.last_attempt, under_way.attempts + 1);
-        me.attempts.insert(me.last_attempt, (under_way.operation, Rc::clone(&under_way.asked)));
+        let (operation, call, asked) = (under_way.operation, under_way.call, Rc::clone(&under_way.asked));
+        me.attempts.insert(me.last_attempt, Attempt { operation, call, asked, places: Vec::new() });
         let server = me.bound_to.unwrap_or_else(|| ServerId(me.random.below(servers) as u16));
         let token = Token { connection: client.into(), request: me.last_attempt };
         let request = under_way.request.clone();
@@ -150,7 +158,7 @@ impl<S: Subject> World<S> {
         } else if let Some(under_way) = me.under_way.take() {
             self.unknown += 1;
             self.trace.event(self.now, &[20, client.into()], &[], || format!("client {client} gives up"));
-            self.record(client, &under_way, None);
+            self.record_unknown(client, &under_way);
             self.plan_wake(client);
         }
     }
@@ -176,8 +184,8 @@ impl<S: Subject> World<S> {
             format!("client {client} <- #{}  {body:?}", token.request)
         });
         let me = &mut self.clients[client as usize];
-        let Some((operation, _)) = me.attempts.get(&token.request) else { return Ok(()) };
-        let operation = *operation;
+        let Some(Attempt { operation, places, .. }) = me.attempts.get(&token.request) else { return Ok(()) };
+        let (operation, places) = (*operation, places.clone());
         let mut late = me.under_way.take_if(|asked| asked.operation == operation);
         if is_forgotten(body) {
             if let Some(asked) = late {
@@ -203,16 +211,20 @@ impl<S: Subject> World<S> {
         );
         if let Some(asked) = late.take() {
             if asked.asked.is_write() && is_write {
-                me.told.insert(operation, body.clone());
+                me.told.insert(operation, (body.clone(), places.clone()));
             }
             self.answers += 1;
-            self.record(client, &asked, Some((body, value)));
-            self.book.answered(&asked.asked, asked.call, self.now, body)?;
+            self.record(client, &asked, Some((body, value)), &places)?;
+            let Self { foundations, book, settings, .. } = self;
+            book.answered(&asked.asked, (asked.call, self.now), body, |part| {
+                let star = asked.asked.star(part, settings.stars);
+                places.get(part).is_none_or(|place| *place == foundations.latest_place(star))
+            })?;
             self.plan_wake(client);
             return Ok(());
         }
         match me.told.get(&operation) {
-            Some(first) if first != body => {
+            Some((first, before)) if first != body && *before == places => {
                 Err(format!("client {client} was told {first:?} of a write, and then {body:?} of the same"))
             }
             _ => Ok(()),
@@ -237,23 +249,38 @@ impl<S: Subject> World<S> {
             self.attempt(client);
         } else {
             self.unknown += 1;
-            self.record(client, &asked, None);
+            self.record_unknown(client, &asked);
             self.plan_wake(client);
         }
     }
 
-    /// Writes down what came of a request; `None`: nobody knows.
-    fn record(&mut self, client: u32, done: &UnderWay, answer: Option<(&ResponseBody, &Bytes)>) {
+    /// Writes down that nobody knows what came of a request.
+    fn record_unknown(&mut self, client: u32, done: &UnderWay) {
+        self.record(client, done, None, &[]).expect("what nobody knows contradicts nothing");
+    }
+
+    /// Writes down what came of a request; `None`: nobody knows. `places`: which foundations answered.
+    fn record(
+        &mut self,
+        client: u32,
+        done: &UnderWay,
+        answer: Option<(&ResponseBody, &Bytes)>,
+        places: &[Place],
+    ) -> Result<(), String> {
         let now = self.now;
         let me = &mut self.clients[client as usize];
         let records = done.asked.records(me.number, done.call, answer.map(|(body, value)| (now, body, value)));
-        for (key, record) in records {
+        for (part, (key, record)) in records.into_iter().enumerate() {
             if let (Some(version), true) = (record.version, record.ret.is_some()) {
                 let gone = record.op == Op::Delete && record.ok;
                 me.versions.insert(key, if gone { Version(0) } else { version });
             }
-            self.history.push(&record).expect("the world writes good records");
+            let star = done.asked.star(part, self.settings.stars);
+            for record in self.foundations.records(star, record, places.get(part).copied())? {
+                self.history.push(&record).expect("the world writes good records");
+            }
         }
+        Ok(())
     }
 }
 

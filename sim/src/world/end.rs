@@ -48,6 +48,8 @@ pub struct Summary {
     pub operations: u64,
     /// Changes of the views.
     pub views: u64,
+    /// Stars that were founded again, because all copies of their objects were lost.
+    pub founded_again: u64,
     /// Messages between servers.
     pub messages: u64,
     /// Messages that were lost.
@@ -92,6 +94,7 @@ impl Summary {
         self.forgotten += other.forgotten;
         self.operations += other.operations;
         self.views += other.views;
+        self.founded_again += other.founded_again;
         self.messages += other.messages;
         self.lost += other.lost;
         self.keys += other.keys;
@@ -141,6 +144,7 @@ impl<S: Subject> World<S> {
             forgotten: self.forgotten,
             operations: self.history.operations().len() as u64,
             views: self.views,
+            founded_again: self.foundations.again(),
             messages: self.network.sent,
             lost: self.network.lost,
             keys: judged.keys,
@@ -171,7 +175,7 @@ impl<S: Subject> World<S> {
     /// server.
     fn restart_all(&mut self) -> Result<(), String> {
         for id in (0..self.settings.servers).map(ServerId) {
-            if !self.can_lose(id) {
+            if !self.is_spare(id) {
                 return Err(format!("server {id} holds the only copy of a star after everything was healed"));
             }
             self.trace.event(self.now, &[91, id.0.into()], &[], || format!("server {id} starts anew"));

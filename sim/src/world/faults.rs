@@ -33,11 +33,19 @@ pub enum FaultKind {
     Crash,
     /// A server stops in order: it hands over, gives its lease back, and comes back without its memory.
     Stop,
+    /// All servers that hold a star are gone at once and come back without their memory: it is founded anew.
+    LastCopyLost,
+    /// The control plane comes back with an earlier state, and without its leases.
+    PlaneOlder,
+    /// The control plane comes back with nothing.
+    PlaneEmpty,
+    /// Not a fault of its own, but how some of the last two end: all servers stop and start anew with what is there.
+    StartAnew,
 }
 
 impl FaultKind {
     /// All of them, in the order of [`super::settings::Faults::weights`].
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
         Self::CutOneWay,
         Self::CutBoth,
         Self::Pause,
@@ -48,6 +56,10 @@ impl FaultKind {
         Self::LongPause,
         Self::Crash,
         Self::Stop,
+        Self::LastCopyLost,
+        Self::PlaneOlder,
+        Self::PlaneEmpty,
+        Self::StartAnew,
     ];
 }
 
@@ -60,6 +72,9 @@ pub(crate) enum Undo {
     ControlBack,
     ControlReached(ServerId),
     Restart(ServerId),
+    /// The control plane gets its latest state back.
+    Remember,
+    StartAnew,
 }
 
 impl<S: Subject> Server<S> {
@@ -68,6 +83,11 @@ impl<S: Subject> Server<S> {
         let id = ServerId(id as u16);
         let lives = self.node.is_some() && state.server(id).is_some_and(|one| one.incarnation == self.incarnation);
         lives && view.holders().any(|member| member == id)
+    }
+
+    /// The name of the life after this one.
+    pub(crate) fn next_life(&self) -> Incarnation {
+        Incarnation(self.incarnation.0 + 1)
     }
 }
 
@@ -96,7 +116,7 @@ impl<S: Subject> World<S> {
         }
     }
 
-    fn plan_undo(&mut self, undo: Undo, lasts: u64) {
+    pub(super) fn plan_undo(&mut self, undo: Undo, lasts: u64) {
         self.undo_number += 1;
         self.undo.insert(self.undo_number, undo);
         self.queue.plan(self.now + lasts, Event::Undo(self.undo_number));
@@ -164,6 +184,9 @@ impl<S: Subject> World<S> {
                     (None, 0)
                 })
             }
+            FaultKind::LastCopyLost | FaultKind::PlaneOlder | FaultKind::PlaneEmpty | FaultKind::StartAnew => {
+                self.lose(kind)
+            }
         }
     }
 
@@ -190,7 +213,16 @@ impl<S: Subject> World<S> {
                 self.plane.cut_off[usize::from(server.0)] -= 1;
                 self.reach_control(server);
             }
+            Undo::Restart(server) if self.plane.has_lost_memory() => {
+                let lasts = self.settings.lease.look_every().as_nanos() as u64;
+                self.plan_undo(Undo::Restart(server), lasts);
+            }
             Undo::Restart(server) => self.restart(server),
+            Undo::Remember => {
+                self.plane.remember(self.now);
+                (0..self.settings.servers).for_each(|server| self.reach_control(ServerId(server)));
+            }
+            Undo::StartAnew => self.start_anew(),
         }
     }
 
@@ -245,13 +277,17 @@ impl<S: Subject> World<S> {
         }
     }
 
-    /// Whether every star has another whole copy at a server that runs. A star whose last copy is lost is founded anew,
-    /// without anything that its clients were told, which nothing here could judge.
+    /// Whether a server may be gone now: where no copy may be lost, only if others have all that it has.
     pub(super) fn can_lose(&self, id: ServerId) -> bool {
+        let runs = self.servers[usize::from(id.0)].node.is_some();
+        runs && (self.settings.loses_copies || self.is_spare(id))
+    }
+
+    /// Whether every star has another whole copy at a server that runs.
+    pub(super) fn is_spare(&self, id: ServerId) -> bool {
         let state = self.plane.state();
         let mut others = self.servers.iter().enumerate().filter(|(at, _)| *at != usize::from(id.0));
-        self.servers[usize::from(id.0)].node.is_some()
-            && others.any(|(_, server)| server.node.is_some())
+        others.any(|(_, server)| server.node.is_some())
             && state.stars.iter().all(|view| {
                 let mut others = self.servers.iter().enumerate().filter(|(at, _)| *at != usize::from(id.0));
                 view.founded.0 == 0 || others.any(|(at, server)| server.is_copy(at, state, view))
@@ -297,7 +333,7 @@ impl<S: Subject> World<S> {
     /// A server that was gone starts again, without its memory.
     pub(super) fn restart(&mut self, id: ServerId) {
         let server = &mut self.servers[usize::from(id.0)];
-        server.incarnation = Incarnation(server.incarnation.0 + 1);
+        server.incarnation = server.next_life();
         self.start(id);
         for other in (0..self.settings.servers).map(ServerId).filter(|other| *other != id) {
             for (from, to) in [(id, other), (other, id)] {

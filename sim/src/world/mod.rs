@@ -8,6 +8,8 @@ mod book;
 mod client;
 mod end;
 pub mod faults;
+mod foundations;
+mod loss;
 mod network;
 mod parcel;
 mod plane;
@@ -23,7 +25,7 @@ use std::{collections::BTreeMap, rc::Rc};
 
 use bytes::Bytes;
 use star_core::{
-    ids::{Incarnation, ServerId},
+    ids::{Epoch, Incarnation, ServerId},
     message::{Request, ResponseBody},
     protocol::Token,
 };
@@ -40,7 +42,7 @@ use self::{
     settings::ScriptedCut,
     workload::Workload,
 };
-pub(crate) use self::{book::Book, server::Server};
+pub(crate) use self::{book::Book, foundations::Foundations, server::Server};
 pub use self::{
     end::{Failure, Summary},
     settings::Settings,
@@ -74,6 +76,7 @@ pub struct World<S: Subject> {
     healing: bool,
     history: History,
     book: Book,
+    foundations: Foundations,
     checks: Checks,
     trace: Trace,
     steps: u64,
@@ -124,6 +127,7 @@ pub(crate) enum Event<S: Subject> {
         server: ServerId,
         life: u64,
         incarnation: Incarnation,
+        connection: u64,
         number: u64,
         call: Call,
     },
@@ -174,6 +178,7 @@ impl<S: Subject> World<S> {
             healing: false,
             history: History::new(),
             book: Book::default(),
+            foundations: Foundations::new(settings.stars),
             checks: Checks::new(settings.stars),
             trace,
             steps: 0,
@@ -230,8 +235,10 @@ impl<S: Subject> World<S> {
             Event::LinkUp { from, to, generation } => {
                 self.arrive(from, Arrival::LinkUp { to, generation });
             }
-            Event::Call { server, life, incarnation, number, call } => {
-                self.on_call(server, life, incarnation, number, call);
+            Event::Call { server, life, incarnation, connection, number, call } => {
+                if connection == self.plane.connection {
+                    self.on_call(server, life, incarnation, number, call);
+                }
             }
             Event::Wake(client) => self.wake(client),
             Event::Answer { token, answer } => self.answered(token, &answer.0, &answer.1)?,
@@ -265,11 +272,18 @@ impl<S: Subject> World<S> {
 
     /// A server answers: what it says is a promise from now on, even if the client never hears it.
     fn note_answer(&mut self, server: ServerId, token: Token, body: &ResponseBody) -> Result<(), String> {
-        let Some(asked) = self.clients[token.connection as usize].asked_in(token.request) else { return Ok(()) };
-        if !asked.is_write() {
-            lease_exclusion::check(server, self.servers[usize::from(server.0)].holds_lease(self.now), body)?;
+        let Self { clients, servers, foundations, book, settings, .. } = self;
+        let one = &servers[usize::from(server.0)];
+        let Some(attempt) = clients[token.connection as usize].attempt(token.request) else { return Ok(()) };
+        if !attempt.asked.is_write() {
+            lease_exclusion::check(server, one.held_lease(self.now), body)?;
         }
-        self.book.promise(asked, body);
+        let founded = |star| one.node.as_ref().map_or(Epoch(0), |node| node.glance(star).founded);
+        attempt.places = foundations.places(attempt, body, settings.stars, founded)?;
+        book.promise(&attempt.asked, body, |part| {
+            let star = attempt.asked.star(part, settings.stars);
+            attempt.places.get(part).is_none_or(|place| *place == foundations.latest_place(star))
+        });
         Ok(())
     }
 

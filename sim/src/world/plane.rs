@@ -1,7 +1,7 @@
 //! The control plane of the simulated world: one document with the views, changed by compare-and-set, and leases. What
 //! it holds and refuses is what each real backend holds and refuses; who thinks about views are the servers' agents.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use star_control::{CasOutcome, ClusterState, Lease, Revision, ServerRecord, plan::ended_lives};
 use star_core::{
@@ -11,11 +11,25 @@ use star_core::{
 
 use super::settings::ControlBug;
 
+/// How many earlier states it can come back with.
+const PASSED_MAX: usize = 64;
+
 /// The control plane.
 #[derive(Debug)]
 pub(crate) struct Plane {
     state: Arc<ClusterState>,
     revision: Revision,
+    /// Earlier states, the latest last.
+    passed: VecDeque<(Revision, Arc<ClusterState>)>,
+    /// What it knew before it lost its memory, as long as that lasts.
+    lost: Option<(Revision, Arc<ClusterState>)>,
+    /// The leases that it gave before, and until when it was blind then.
+    lost_leases: Vec<Option<Held>>,
+    lost_blind_until: u64,
+    /// Until when it answers `Leased` to whatever ends a life, because it may have given leases that it does not know of.
+    blind_until: u64,
+    /// Which connection to it is the present one: what was under way on an earlier one never arrives.
+    pub(crate) connection: u64,
     /// How many faults keep it away from everybody.
     pub(crate) absences: u32,
     /// How many faults keep each server from reaching it.
@@ -41,6 +55,12 @@ impl Plane {
         Self {
             state: Arc::new(state),
             revision: Revision(1),
+            passed: VecDeque::new(),
+            lost: None,
+            lost_leases: vec![None; servers],
+            lost_blind_until: 0,
+            blind_until: 0,
+            connection: 0,
             absences: 0,
             cut_off: vec![0; servers],
             leases: vec![None; servers],
@@ -49,21 +69,87 @@ impl Plane {
         }
     }
 
-    /// The document and how often it has changed.
+    /// The document that it shows, and how often that has changed.
     pub(crate) fn document(&self) -> (Revision, Arc<ClusterState>) {
         (self.revision, Arc::clone(&self.state))
     }
 
+    /// The latest state that there ever was, whatever it shows.
     pub(crate) fn state(&self) -> &ClusterState {
-        &self.state
+        self.lost.as_ref().map_or(&self.state, |(_, state)| state)
+    }
+
+    /// Whether it shows less than it knew once.
+    pub(crate) fn has_lost_memory(&self) -> bool {
+        self.lost.is_some()
+    }
+
+    /// It comes back without its leases, and with an earlier state: the `nth` of those from before `seen`, or, for `None`,
+    /// with none at all. False if it has none such.
+    pub(crate) fn lose_memory(&mut self, now: u64, seen: Revision, nth: Option<u64>) -> bool {
+        let shown = match nth {
+            None => Some((Revision::ABSENT, Arc::new(ClusterState::new("simulated-2", self.state.stars.len() as u16)))),
+            Some(nth) => {
+                let count = self.passed.iter().take_while(|(revision, _)| *revision < seen).count();
+                (count > 0).then(|| self.passed[nth as usize % count].clone())
+            }
+        };
+        let Some((revision, state)) = shown else { return false };
+        self.connection += 1;
+        self.lost_leases = std::mem::replace(&mut self.leases, vec![None; self.cut_off.len()]);
+        let known = (std::mem::replace(&mut self.revision, revision), std::mem::replace(&mut self.state, state));
+        self.lost = Some(known);
+        self.lost_blind_until = std::mem::replace(&mut self.blind_until, now + self.lease);
+        true
+    }
+
+    /// It gets its latest state back, without the leases that it gave meanwhile.
+    pub(crate) fn remember(&mut self, now: u64) {
+        let Some((revision, state)) = self.lost.take() else { return };
+        (self.revision, self.state) = (revision, state);
+        self.leases.fill(None);
+        self.connection += 1;
+        self.blind_until = now + self.lease;
+    }
+
+    /// All servers have ended and will start new lives, these: what it shows is what there is from now on.
+    pub(crate) fn start_anew(&mut self, lives: impl Iterator<Item = Incarnation>) {
+        self.lost = None;
+        self.connection += 1;
+        self.passed.clear();
+        if self.revision == Revision::ABSENT {
+            // They make a new cluster and enter themselves, which has no part in anything here.
+            let record = |(id, incarnation)| server_record(ServerId(id as u16), incarnation);
+            Arc::make_mut(&mut self.state).servers = lives.enumerate().map(record).collect();
+            self.revision = self.revision.next();
+        }
+    }
+
+    fn now_is(&mut self, state: Arc<ClusterState>) {
+        let before = std::mem::replace(&mut self.state, state);
+        self.passed.push_back((self.revision, before));
+        if self.passed.len() > PASSED_MAX {
+            self.passed.pop_front();
+        }
+        self.revision = self.revision.next();
     }
 
     pub(crate) fn is_reached_by(&self, server: ServerId) -> bool {
         self.absences == 0 && self.cut_off[usize::from(server.0)] == 0
     }
 
+    /// Whether nobody goes on without this life of a server, so that it may count on its lease.
+    pub(crate) fn respects(&self, server: ServerId, holder: Incarnation, now: u64) -> bool {
+        if self.has_lost_memory() {
+            // What it gave since must not count: nobody can have read the views.
+            let held = self.lost_leases[usize::from(server.0)];
+            return now < self.lost_blind_until || held.is_some_and(|held| held.holder == holder && now < held.until);
+        }
+        now < self.blind_until || self.holds(server, holder, now)
+    }
+
     /// Whether this life of a server holds its lease.
-    pub(crate) fn holds(&self, server: ServerId, holder: Incarnation, now: u64) -> bool {
+    fn holds(&self, server: ServerId, holder: Incarnation, now: u64) -> bool {
         self.leases[usize::from(server.0)].is_some_and(|held| held.holder == holder && now < held.until)
     }
 
@@ -126,24 +212,26 @@ impl Plane {
         let unchecked = [ControlBug::EvictionBeforeLeaseEnd, ControlBug::LeaverTakenOut];
         let checks = self.bug.is_none_or(|bug| !unchecked.contains(&bug));
         let mut ended = ended_lives(&self.state, after, Some(by)).into_iter();
-        let leased = |name: &String| self.state.server_named(name).is_some_and(|one| self.is_leased(one.id, now));
+        let is_blind = now < self.blind_until;
+        let is_leased = |id| is_blind || self.is_leased(id, now);
+        let leased = |name: &String| self.state.server_named(name).is_some_and(|one| is_leased(one.id));
         if let Some(name) = ended.find(leased).filter(|_| checks) {
             return CasOutcome::Leased(name);
         }
-        self.revision = self.revision.next();
-        self.state = Arc::clone(after);
+        self.now_is(Arc::clone(after));
         CasOutcome::Done(self.revision)
     }
 
     /// Somebody gives a star another leader among its serving members; true if that is a change.
     pub(crate) fn turn_over(&mut self, star: StarId, leader: ServerId) -> bool {
         let view = &self.state.stars[usize::from(star.0)];
-        if view.leader == leader || !view.serving().any(|member| member == leader) {
+        if self.has_lost_memory() || view.leader == leader || !view.serving().any(|member| member == leader) {
             return false;
         }
-        let view = &mut Arc::make_mut(&mut self.state).stars[usize::from(star.0)];
+        let mut after = ClusterState::clone(&self.state);
+        let view = &mut after.stars[usize::from(star.0)];
         (view.leader, view.epoch) = (leader, view.epoch.next());
-        self.revision = self.revision.next();
+        self.now_is(Arc::new(after));
         true
     }
 }

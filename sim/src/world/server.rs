@@ -50,6 +50,8 @@ pub(crate) struct Server<S: Subject> {
     clock_drift: i64,
     /// Until when, on its own clock, it was told that it holds a lease.
     pub(crate) lease_until: Time,
+    /// The latest that this was in the present turn: what was answered before the lease was lost was answered with it.
+    lease_in_turn: Time,
     /// What keeps its lease and its views.
     pub(crate) agent: Agent,
     /// The servers to which its links are down, and since when on its own clock.
@@ -97,6 +99,7 @@ impl<S: Subject> Server<S> {
             clock_offset: random.between(0, settings.clock_offset_max),
             clock_drift: drift,
             lease_until: Time::ZERO,
+            lease_in_turn: Time::ZERO,
             agent: Agent::new(settings),
             cut: BTreeMap::new(),
             stop: None,
@@ -120,6 +123,11 @@ impl<S: Subject> Server<S> {
     /// Whether it may answer reads as far as its lease goes.
     pub(crate) fn holds_lease(&self, now: u64) -> bool {
         self.clock(now) < self.lease_until
+    }
+
+    /// The same at any moment of the turn whose answers are on their way.
+    pub(crate) fn held_lease(&self, now: u64) -> bool {
+        self.clock(now) < self.lease_in_turn
     }
 }
 
@@ -186,6 +194,7 @@ impl<S: Subject> World<S> {
         let now = self.servers[at].clock(self.now);
         let batch = 1 + self.servers[at].turn_random.below(TURN_INPUTS_MAX);
         let mut effects = std::mem::take(&mut self.effects);
+        self.servers[at].lease_in_turn = self.servers[at].lease_until;
         for _ in 0..batch {
             let Some(arrival) = self.servers[at].inbox.pop_front() else { break };
             let Some(input) = self.input(id, arrival) else { continue };
@@ -205,13 +214,13 @@ impl<S: Subject> World<S> {
             self.queue.plan(next, Event::Turn { server: id, life });
         }
         self.lease_is_held(id)?;
-        self.checks.after_turn(&self.servers, &self.book, self.now, id)
+        self.checks.after_turn(&self.servers, &self.book, &self.foundations, self.now, id)
     }
 
     /// A server that counts on its lease has it: as long as its clock is within the margin, it stops first.
     fn lease_is_held(&self, id: ServerId) -> Result<(), String> {
         let server = &self.servers[usize::from(id.0)];
-        if server.holds_lease(self.now) && !self.plane.holds(id, server.incarnation, self.now) {
+        if server.holds_lease(self.now) && !self.plane.respects(id, server.incarnation, self.now) {
             return Err(format!("lease exclusion: server {id} counts on a lease that the control plane has given up"));
         }
         Ok(())
@@ -256,6 +265,7 @@ impl<S: Subject> World<S> {
             }
             Arrival::Lease(until) => {
                 server.lease_until = until;
+                server.lease_in_turn = until.max(server.lease_in_turn);
                 trace.event(*now, &[5, until.0, number], &[], || format!("{id}  news of its lease"));
                 Input::Control(S::lease(until))
             }

@@ -42,6 +42,8 @@ pub struct Settings {
     pub clock_drift_max: u64,
     /// How long leases run, by the control plane's clock, which is the world's.
     pub lease: LeaseConfig,
+    /// Whether the last copy of a star may be lost.
+    pub loses_copies: bool,
     /// Whether every server starts anew at the end, one after another.
     pub restart_all: bool,
     /// Whether a client may send a write again that is named by a text: not where servers remember only a few requests.
@@ -80,12 +82,19 @@ pub enum ControlBug {
     LeaseBeforeViews,
     /// A member that should leave is taken out at once, without its word and with its lease in its hand.
     LeaverTakenOut,
+    /// Servers follow whatever the control plane shows, also what is older than what they know.
+    OldStateFollowed,
 }
 
 impl ControlBug {
     /// All of them.
-    pub const ALL: [Self; 4] =
-        [Self::LeaseRevived, Self::EvictionBeforeLeaseEnd, Self::LeaseBeforeViews, Self::LeaverTakenOut];
+    pub const ALL: [Self; 5] = [
+        Self::LeaseRevived,
+        Self::EvictionBeforeLeaseEnd,
+        Self::LeaseBeforeViews,
+        Self::LeaverTakenOut,
+        Self::OldStateFollowed,
+    ];
 }
 
 /// What the clients do.
@@ -153,6 +162,7 @@ impl Settings {
             clock_offset_max: 1_000 * SECOND,
             clock_drift_max: *random.pick(&[200, 10_000, DRIFT_MAX]),
             lease: LeaseConfig { ttl: Duration::from_nanos(lease), drift_margin: Duration::from_nanos(lease / 10) },
+            loses_copies: false,
             restart_all: false,
             writes_again: true,
             script: Vec::new(),
@@ -161,7 +171,7 @@ impl Settings {
             faults: Faults {
                 every: (10 * MS, random.between(50, 1_000) * MS),
                 at_once_max: random.between(1, 3) as usize,
-                weights: [4, 3, 3, 2, 1, 0, 0, 0, 0, 0],
+                weights: [4, 3, 3, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0],
                 cut_max: random.between(20, 1_000) * MS,
                 pause_max: lease / 2,
                 long_pause_max: 4 * lease,
@@ -184,7 +194,7 @@ impl Settings {
     #[must_use]
     pub fn with_churn(mut self, random: &mut Random) -> Self {
         let lease = self.lease.ttl.as_nanos() as u64;
-        self.faults.weights = [2, 2, 1, 2, 1, 2, 1, 2, 5, 2];
+        self.faults.weights = [2, 2, 1, 2, 1, 2, 1, 2, 5, 2, 0, 0, 0, 0];
         self.faults.every = (lease / 10, random.between(1, 4) * lease);
         self.faults.away_max = random.between(1, 3) * lease;
         self.faults.cut_max = random.between(1, 4) * lease;
@@ -192,6 +202,16 @@ impl Settings {
         self.workload.think_max = *random.pick(&[10 * MS, 50 * MS, 100 * MS]);
         (self.steps, self.time_max) = (15_000, random.between(10, 25) * lease);
         self.restart_all = random.chance(250_000);
+        self
+    }
+
+    /// The same, with the loss of what churn always leaves: the last copy of a star, and the control plane's memory.
+    #[must_use]
+    pub fn with_loss(mut self) -> Self {
+        self.loses_copies = true;
+        for (kind, weight) in [(FaultKind::LastCopyLost, 4), (FaultKind::PlaneOlder, 3), (FaultKind::PlaneEmpty, 2)] {
+            self.faults.weights[kind as usize] = weight;
+        }
         self
     }
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use compact_str::CompactString;
 use star_core::{
-    ids::{RequestId, Version},
+    ids::{RequestId, StarId, Version},
     key::Key,
     message::{Condition, Request, RequestBody, ResponseBody, SetEntry},
     store::Encoding,
@@ -43,6 +43,19 @@ pub(crate) struct Part {
 impl Asked {
     pub(crate) fn is_write(&self) -> bool {
         matches!(self, Self::Parts(parts) if parts.iter().any(|part| part.op != Op::Read))
+    }
+
+    /// Whether it is about one key.
+    pub(crate) fn is_one(&self) -> bool {
+        matches!(self, Self::Parts(parts) if parts.len() == 1)
+    }
+
+    /// The star of a part.
+    pub(crate) fn star(&self, part: usize, stars: u16) -> StarId {
+        match self {
+            Self::Parts(parts) => parts[part].key.star(stars),
+            Self::List { .. } => StarId(0),
+        }
     }
 
     /// The parts with the answer to each.

@@ -286,6 +286,7 @@ impl Subject for Toy {
         let (ready, committed) = (Seq(self.last_version), Seq(self.last_version));
         Glance {
             epoch,
+            founded: Epoch(0),
             installed: true,
             serving: true,
             members: [self.me].into_iter().collect(),

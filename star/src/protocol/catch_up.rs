@@ -392,6 +392,9 @@ impl Replica {
             keys.push(Key::new(key));
             true
         });
+        if cx.config.has_bug(Bug::FoundingKeepsObjects) {
+            return;
+        }
         keys.iter().for_each(|key| cx.store.remove(key, false));
         cx.shared.counters.objects_dropped += keys.len() as u64;
     }

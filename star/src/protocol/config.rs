@@ -108,6 +108,8 @@ pub enum Bug {
     SessionsLostAtTakeover,
     /// An origin does not send its writes again that the leader has not stamped.
     OwnWritesNotResent,
+    /// A write without a stamp is kept at a takeover although its origin is not a member any more.
+    UnstampedKeptOfDeadOrigin,
     /// A deleted key that comes back begins with version 1 again.
     VersionFloorForgotten,
     /// A request that its client may not send again any more, or whose client is forgotten, is done as a new one.
@@ -120,11 +122,13 @@ pub enum Bug {
     KeptUncompared,
     /// A server that catches up keeps the objects of keys that were deleted while it was away.
     KeptThoughDeleted,
+    /// A server keeps the objects that it holds when a star is founded anew.
+    FoundingKeepsObjects,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::AckBeforeDirty,
         Self::DirtyReadAtOnce,
         Self::VersionReused,
@@ -140,11 +144,13 @@ impl Bug {
         Self::StaleInstallAccepted,
         Self::SessionsLostAtTakeover,
         Self::OwnWritesNotResent,
+        Self::UnstampedKeptOfDeadOrigin,
         Self::VersionFloorForgotten,
         Self::FloorIgnored,
         Self::SessionsLostAtCatchUp,
         Self::DroppedRemembered,
         Self::KeptUncompared,
         Self::KeptThoughDeleted,
+        Self::FoundingKeepsObjects,
     ];
 }

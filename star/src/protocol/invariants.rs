@@ -21,6 +21,8 @@ pub struct Observation<'a> {
     pub star: StarId,
     /// The epoch that the server acts in.
     pub epoch: Epoch,
+    /// The epoch in which the history that it knows of the star began.
+    pub founded: Epoch,
     /// Whether it has taken over the order of that epoch.
     pub installed: bool,
     /// Whether it answers reads while its lease lasts.
@@ -43,6 +45,7 @@ impl Replica {
         Observation {
             star: self.star,
             epoch: self.view.epoch,
+            founded: self.view.founded,
             installed: self.installed,
             serving: self.serves(me),
             members: &self.view.members,
@@ -103,6 +106,14 @@ impl Replica {
                 && self.log.get(seq).map(|stamp| stamp.write) != Some(*id)
             {
                 return Err(format!("star {star}: write {id:?} says it is at {seq}, but the log does not"));
+            }
+            // Its origin says it again in this epoch, or is gone and nobody ever will: then it would stay for good.
+            if self.installed && self.is_stale(write) {
+                return Err(format!(
+                    "the buffer drains: star {star}: write {id:?} has no stamp, came in epoch {} and is still here in \
+                     epoch {}",
+                    write.epoch, self.view.epoch
+                ));
             }
         }
         if let Some((seq, _)) = self.waiting.first_key_value()

@@ -21,7 +21,7 @@ use super::{
     context::Context,
     log::Log,
     message::{Body, Message, Stamp, WriteId},
-    replica::{Replica, Waiter},
+    replica::{Buffered, Replica, Waiter},
     sessions::Sessions,
 };
 
@@ -198,15 +198,17 @@ impl Replica {
     /// Drops unstamped writes of other origins that came before this epoch: an origin that lives sends them again, and
     /// no client of one that does not was told anything.
     fn drop_stale<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
-        let epoch = self.view.epoch;
-        let mut stale: Vec<WriteId> = self
-            .buffer
-            .iter()
-            .filter(|(_, write)| write.seq.is_none() && write.epoch < epoch && !write.is_own)
-            .map(|(id, _)| *id)
-            .collect();
+        let keeps_dead = cx.config.has_bug(Bug::UnstampedKeptOfDeadOrigin);
+        let is_kept = |id: &WriteId| keeps_dead && !self.view.is_member(id.origin);
+        let mut stale: Vec<WriteId> =
+            self.buffer.iter().filter(|(id, write)| self.is_stale(write) && !is_kept(id)).map(|(id, _)| *id).collect();
         stale.sort_unstable();
         stale.into_iter().for_each(|id| self.drop_write(cx, id));
+    }
+
+    /// Whether a write has no stamp and came before this epoch, from somebody else.
+    pub(crate) fn is_stale(&self, write: &Buffered) -> bool {
+        write.seq.is_none() && write.epoch < self.view.epoch && !write.is_own
     }
 
     /// What is to be said and done once the order is known.
