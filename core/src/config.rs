@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use layers::Layers;
 pub use sections::{
-    Backend, ClientConfig, ClusterConfig, ControlConfig, DirtyReads, FaultsConfig, LimitsConfig, LogConfig, LogFormat,
-    ReplicationConfig, Route, ServiceConfig, StoreConfig,
+    Backend, ClientConfig, ClusterConfig, ControlConfig, DirtyReads, FaultsConfig, GroupAccess, LimitsConfig,
+    LogConfig, LogFormat, ReplicationConfig, Route, ServiceConfig, StoreConfig,
 };
 use serde::{Deserialize, Serialize};
 

@@ -16,6 +16,7 @@ use star_control::{
 };
 use star_core::{
     Epoch, Incarnation, ServerId, StarId, Time,
+    config::GroupAccess,
     protocol::Input,
     server::{BindError, Handle, Hello, Limits, Peer, Server},
 };
@@ -115,6 +116,8 @@ impl CraqServer {
             stars: options.node.stars,
             cluster: options.cluster.clone(),
             incarnation: options.node.incarnation,
+            group: GroupAccess::None,
+            huge_pages: false,
         })?;
         let (report_failure, failure) = watch::channel(None);
         let (stop, stops) = watch::channel(false);

@@ -110,6 +110,11 @@ impl Block {
         (self.at + HEAD_BYTES, usize::from(self.shape.key_bytes))
     }
 
+    /// Copies the key into the emptied buffer; false if it would lie outside of the file.
+    pub(crate) fn copy_key(self, memory: &Memory, buffer: &mut Vec<u8>) -> bool {
+        memory.copy((self.at + HEAD_BYTES) / WORD, usize::from(self.shape.key_bytes), buffer)
+    }
+
     /// Where the value begins in the file; a multiple of the word.
     #[inline]
     pub(crate) fn value_at(self) -> usize {

@@ -1,14 +1,15 @@
 //! The file itself: made whole or not at all, its room reserved, written by one process at a time.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File, OpenOptions, Permissions, TryLockError},
     io::{self, Write},
     ops::Deref,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use rustix::fs::{FallocateFlags, fallocate};
+use star_core::config::GroupAccess;
 
 use crate::{
     error::OpenError,
@@ -31,7 +32,7 @@ pub(crate) struct NewFile {
 
 impl NewFile {
     /// Makes the file with all of its room reserved, so that no later store can fail for want of it.
-    pub(crate) fn create(path: &Path, bytes: usize) -> Result<Self, OpenError> {
+    pub(crate) fn create(path: &Path, bytes: usize, group: GroupAccess) -> Result<Self, OpenError> {
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(format!(".{}.tmp", std::process::id()));
         let temporary = PathBuf::from(temporary);
@@ -50,6 +51,7 @@ impl NewFile {
         let mut this = Self { temporary, file: None };
         this.file = Some(Locked::take(file, path).inspect_err(|_| drop(fs::remove_file(&this.temporary)))?);
         let file = this.file.as_ref().expect("just made");
+        permit(file, path, group)?;
         reserve(file, bytes).map_err(failed("reserve room for", path))?;
         Ok(this)
     }
@@ -67,6 +69,11 @@ impl Drop for NewFile {
             let _ = fs::remove_file(&self.temporary);
         }
     }
+}
+
+/// Says who may read the file, whatever the process's mask.
+pub(crate) fn permit(file: &File, path: &Path, group: GroupAccess) -> Result<(), OpenError> {
+    file.set_permissions(Permissions::from_mode(group.mode())).map_err(failed("set the permissions of", path))
 }
 
 /// Reserves room: a hole in a full file system would be a SIGBUS at some later store.

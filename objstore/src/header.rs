@@ -183,6 +183,25 @@ impl Header<'_> {
         [self.get(word::BOOT), self.get(word::BOOT + 1)]
     }
 
+    /// Whether another file has taken this one's place.
+    pub(crate) fn superseded(self) -> bool {
+        self.get(word::SUPERSEDED) != 0
+    }
+
+    /// The lease as it stands, for people.
+    pub(crate) fn lease(self) -> Time {
+        Time(self.get(word::LEASE))
+    }
+
+    /// The stars that are served, for people.
+    pub(crate) fn serving(self, stars: u16) -> Vec<u16> {
+        let serves = |star: &u16| {
+            let (at, bit) = serving_bit(StarId(*star));
+            self.get(at) & bit != 0
+        };
+        (0..stars).filter(serves).collect()
+    }
+
     /// Values that are placed and not published: what a crash would leave to be dropped.
     pub(crate) fn placed(self) -> u64 {
         self.get(word::PLACED)

@@ -117,7 +117,12 @@ impl Table {
     /// The bucket after this one in its chain; None at the end, and where the word is not a bucket's number.
     #[inline]
     pub(crate) fn next(&self, memory: &impl Words, bucket: u64) -> Option<u64> {
-        let next = memory.load(Self::at_word(bucket) + NEXT, Relaxed);
+        self.overflow_bucket(memory.load(Self::at_word(bucket) + NEXT, Relaxed))
+    }
+
+    /// The bucket that a bucket's last word leads to.
+    #[inline]
+    fn overflow_bucket(&self, next: u64) -> Option<u64> {
         (1..=self.overflow).contains(&next).then(|| self.buckets + next - 1)
     }
 
@@ -129,30 +134,47 @@ impl Table {
         hash: u64,
         mut matches: impl FnMut(Slot) -> bool,
     ) -> Option<(Position, Slot)> {
-        let (home, tag) = (self.home(hash), tag(hash));
+        let (home, wanted) = (self.home(hash), u64::from(tag(hash)) << TAG_SHIFT);
         let mut bucket = home;
         // A reader can be led in circles by a chain that changes under it; no true chain is longer than this.
         for _ in 0..=self.overflow {
             let first = Self::at_word(bucket) + 1;
             // Where in the bucket a key stands cannot be foreseen: without a branch per slot the processor goes on with
             // what follows while the bucket is still on its way from memory.
+            let row: [u64; BUCKET_WORDS - 1] = memory.load_row(first);
             let mut candidates = 0u32;
-            for i in 0..BUCKET_SLOTS {
-                let slot = Slot(memory.load(first + i, Relaxed));
-                candidates |= u32::from((slot != Slot::EMPTY) & (slot.tag() == tag)) << i;
+            for (i, word) in row[..BUCKET_SLOTS].iter().enumerate() {
+                candidates |= u32::from((word ^ wanted) >> TAG_SHIFT == 0) << i;
             }
             while candidates != 0 {
-                let at_word = first + candidates.trailing_zeros() as usize;
-                let slot = Slot(memory.load(at_word, Relaxed));
-                // A slot that changed in between is the reader's to notice: it checks the sequence.
-                if slot != Slot::EMPTY && slot.tag() == tag && matches(slot) {
-                    return Some((Position { home, bucket, at_word }, slot));
+                let at = candidates.trailing_zeros() as usize;
+                let slot = Slot(row[at]);
+                if slot != Slot::EMPTY && matches(slot) {
+                    return Some((Position { home, bucket, at_word: first + at }, slot));
                 }
                 candidates &= candidates - 1;
             }
-            bucket = self.next(memory, bucket)?;
+            bucket = self.overflow_bucket(row[BUCKET_SLOTS])?;
         }
         None
+    }
+
+    /// Calls `visit` for each taken slot of a bucket and its continuation. Returns false, and ends early, where the chain
+    /// is led back into itself: by damage, or for a reader by a change.
+    pub(crate) fn each(&self, memory: &impl Words, home: u64, mut visit: impl FnMut(Slot)) -> bool {
+        let (mut bucket, mut passed) = (home, Vec::new());
+        loop {
+            let slots = Self::slots(bucket).map(|at_word| Slot(memory.load(at_word, Relaxed)));
+            slots.filter(|slot| *slot != Slot::EMPTY).for_each(&mut visit);
+            match self.next(memory, bucket) {
+                None => return true,
+                Some(next) if passed.contains(&next) => return false,
+                Some(next) => {
+                    passed.push(next);
+                    bucket = next;
+                }
+            }
+        }
     }
 
     fn slots(bucket: u64) -> std::ops::RangeInclusive<usize> {
@@ -162,7 +184,13 @@ impl Table {
     /// A reader's first look: None while the bucket changes.
     #[inline]
     pub(crate) fn begin(&self, memory: &impl Words, hash: u64) -> Option<Ticket> {
-        let at_word = Self::at_word(self.home(hash));
+        Self::begin_at(memory, self.home(hash))
+    }
+
+    /// The same for a bucket that is known by its number.
+    #[inline]
+    pub(crate) fn begin_at(memory: &impl Words, home: u64) -> Option<Ticket> {
+        let at_word = Self::at_word(home);
         // Acquire: what the writer stored before it closed the bucket is seen by what the reader loads after this.
         let sequence = memory.load(at_word, Acquire);
         sequence.is_multiple_of(2).then_some(Ticket { at_word, sequence })

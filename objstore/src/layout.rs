@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use star_core::Incarnation;
+use star_core::{Incarnation, config::GroupAccess};
 
 use crate::error::OpenError;
 
@@ -57,6 +57,10 @@ pub struct Options {
     pub cluster: String,
     /// The life of the server that writes from now on.
     pub incarnation: Incarnation,
+    /// Who else of the file's group may read it.
+    pub group: GroupAccess,
+    /// Whether to ask for huge pages. Where the system has none, ordinary ones do as well, at less speed.
+    pub huge_pages: bool,
 }
 
 /// The places of everything in a file, in bytes from its start unless the name says otherwise.

@@ -10,38 +10,47 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use memmap2::{MmapOptions, MmapRaw};
-
-use crate::layout::WORD;
+use crate::{layout::WORD, mapping::Mapping};
 
 /// A mapped file. Offsets are bytes from the start of the file; "at word" numbers are in words.
 #[derive(Debug)]
 pub(crate) struct Memory {
-    map: MmapRaw,
+    map: Mapping,
     writable: bool,
 }
 
 impl Memory {
     /// Maps the first `bytes` bytes, a multiple of the word, for reading and writing. The file is at least as long.
     pub(crate) fn writable(file: &File, bytes: usize) -> io::Result<Self> {
-        Ok(Self { map: MmapOptions::new().len(bytes).map_raw(file)?, writable: true })
+        Ok(Self { map: Mapping::new(file, 0, bytes, true)?, writable: true })
     }
 
     /// The same for reading only: a store through it is a bug, and caught in tests before the system would.
     pub(crate) fn read_only(file: &File, bytes: usize) -> io::Result<Self> {
-        Ok(Self { map: MmapOptions::new().len(bytes).map_raw_read_only(file)?, writable: false })
+        Ok(Self { map: Mapping::new(file, 0, bytes, false)?, writable: false })
     }
 
     /// Maps `bytes` bytes from `offset` on, for reading and writing; word numbers count from there.
     pub(crate) fn writable_part(file: &File, offset: usize, bytes: usize) -> io::Result<Self> {
-        Ok(Self { map: MmapOptions::new().offset(offset as u64).len(bytes).map_raw(file)?, writable: true })
+        Ok(Self { map: Mapping::new(file, offset, bytes, true)?, writable: true })
     }
 
+    /// Asks for huge pages; see [`Mapping::make_huge`].
+    pub(crate) fn make_huge(&self) {
+        self.map.make_huge();
+    }
+
+    /// Bytes that this process sees in huge pages.
+    pub(crate) fn huge_bytes(&self) -> u64 {
+        self.map.huge_bytes()
+    }
+
+    #[inline]
     fn words(&self) -> &[AtomicU64] {
         // SAFETY: the mapping is alive as long as `self`, starts at a page, and is `len` bytes long, which the
         // preallocated file backs. All shared access to it is atomic; plain reads are only made through `bytes`, whose
         // callers exclude writers. Atomic loads of this size are allowed on read-only memory.
-        unsafe { slice::from_raw_parts(self.map.as_ptr().cast(), self.map.len() / WORD) }
+        unsafe { slice::from_raw_parts(self.map.address().cast(), self.map.bytes() / WORD) }
     }
 
     #[inline]
@@ -49,14 +58,22 @@ impl Memory {
         self.words()[at_word].load(order)
     }
 
+    /// Loads a row of words, with one look whether they lie in the file.
+    #[inline]
+    pub(crate) fn load_row<const N: usize>(&self, at_word: usize) -> [u64; N] {
+        let cells: &[AtomicU64; N] = self.words()[at_word..].first_chunk().expect("a row lies in the file");
+        cells.each_ref().map(|cell| cell.load(Ordering::Relaxed))
+    }
+
     /// Asks for the cache lines of these bytes, which may lie anywhere: so that they come while others are waited for.
     #[inline]
     pub(crate) fn prefetch(&self, offset: usize, bytes: usize) {
         #[cfg(target_arch = "x86_64")]
-        for line in (offset..offset + bytes).step_by(64) {
+        for line in 0..bytes.div_ceil(64) {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            let address = self.map.address().wrapping_add(offset).wrapping_add(line * 64);
             // SAFETY: a prefetch does nothing that a program can see, whatever the address.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.map.as_ptr().wrapping_add(line).cast()) };
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = (offset, bytes);
@@ -164,9 +181,9 @@ impl Memory {
     /// Nobody writes these bytes while the slice lives: the caller is the only writer of the file and holds itself
     /// borrowed for as long as the slice.
     pub(crate) unsafe fn bytes(&self, offset: usize, bytes: usize) -> &[u8] {
-        assert!(offset.checked_add(bytes).is_some_and(|end| end <= self.map.len()), "an object lies in the file");
+        assert!(offset.checked_add(bytes).is_some_and(|end| end <= self.map.bytes()), "an object lies in the file");
         // SAFETY: in the mapping, as just checked; bytes of any content are valid; no writer, by the caller's promise.
-        unsafe { slice::from_raw_parts(self.map.as_ptr().add(offset), bytes) }
+        unsafe { slice::from_raw_parts(self.map.address().add(offset), bytes) }
     }
 }
 

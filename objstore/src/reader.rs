@@ -22,8 +22,10 @@ use crate::{
     pins::{Holder, Pin},
 };
 
+mod list;
 mod reference;
 
+pub use list::Listing;
 pub use reference::Ref;
 
 /// How often a reader looks again at what changes under it before it asks the server instead. A change takes the

@@ -11,6 +11,7 @@ use std::{
 
 use star_core::{
     Incarnation, Key, StarId, Time, Version,
+    config::GroupAccess,
     store::{Encoding, Store},
 };
 
@@ -129,6 +130,8 @@ fn options(path: &Path) -> Options {
         stars: 1,
         cluster: "stops".into(),
         incarnation: Incarnation(1),
+        group: GroupAccess::None,
+        huge_pages: false,
     }
 }
 

@@ -10,18 +10,32 @@ use crate::memory::Memory;
 /// Words that threads and processes share. Numbers count words from the start of the file.
 pub(crate) trait Words {
     fn load(&self, at_word: usize, order: Ordering) -> u64;
+    /// Loads a row of words, each by itself, Relaxed.
+    #[inline]
+    fn load_row<const N: usize>(&self, at_word: usize) -> [u64; N] {
+        std::array::from_fn(|i| self.load(at_word + i, Ordering::Relaxed))
+    }
     fn store(&self, at_word: usize, value: u64, order: Ordering);
     /// Puts `value` in place of a zero; false, and nothing done, if there was something else. Orders nothing.
     fn claim(&self, at_word: usize, value: u64) -> bool;
     /// Makes a word at least `value`. Orders nothing.
     fn raise(&self, at_word: usize, value: u64);
     fn fence(&self, order: Ordering);
+    /// A `SeqCst` fence, right after a [`Self::claim`] that succeeded.
+    fn fence_after_claim(&self) {
+        self.fence(Ordering::SeqCst);
+    }
 }
 
 impl Words for Memory {
     #[inline]
     fn load(&self, at_word: usize, order: Ordering) -> u64 {
         Memory::load(self, at_word, order)
+    }
+
+    #[inline]
+    fn load_row<const N: usize>(&self, at_word: usize) -> [u64; N] {
+        Memory::load_row(self, at_word)
     }
 
     #[inline]
@@ -42,5 +56,13 @@ impl Words for Memory {
     #[inline]
     fn fence(&self, order: Ordering) {
         atomic::fence(order);
+    }
+
+    /// Here the claim was a locked instruction, which is a full fence itself: nothing passes it, and all of them and all
+    /// fences have one order. A fence of its own would wait for the memory twice.
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    fn fence_after_claim(&self) {
+        atomic::compiler_fence(Ordering::SeqCst);
     }
 }

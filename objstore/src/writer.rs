@@ -24,7 +24,7 @@ use crate::{
     index::{Index, Position, Slot},
     layout::{Geometry, Options},
     memory::Memory,
-    pins::Limbo,
+    pins::{self, Limbo},
     recover::{Parts, Recovered, adopt_pinned, recover},
 };
 
@@ -63,9 +63,12 @@ impl MappedStore {
         let geometry = Geometry::of_options(options)?;
         let boot = file::boot_id()?;
         let old = OldFile::claim(path)?;
-        let new = NewFile::create(path, geometry.file_bytes)?;
+        let new = NewFile::create(path, geometry.file_bytes, options.group)?;
         let memory = Memory::writable(new.file.as_ref().expect("not installed yet"), geometry.file_bytes)
             .map_err(failed("map", path))?;
+        if options.huge_pages {
+            memory.make_huge();
+        }
         let header = Header(&memory);
         header.begin_life();
         header.set_writer(options.incarnation, std::process::id(), boot);
@@ -75,6 +78,7 @@ impl MappedStore {
             old.supersede();
         }
         let file = new.install(path)?;
+        pins::show_writer(&file, &geometry);
         Ok(Self {
             index: Index::empty(&geometry),
             allocator: Allocator::new(geometry.area_bytes),
@@ -107,12 +111,17 @@ impl MappedStore {
         agree(path, "stars", &wanted.stars, &geometry.stars)?;
         agree(path, "capacity_bytes", &wanted.area_bytes, &geometry.area_bytes)?;
         agree(path, "entries_max", &wanted.entries_max, &geometry.entries_max)?;
+        file::permit(&file, path, options.group)?;
+        if options.huge_pages {
+            memory.make_huge();
+        }
         header.begin_life();
         let Parts { index, mut allocator, keys, recovered } = recover(&memory, &geometry);
         let mut limbo = Limbo::new(&geometry);
         limbo.recover(&memory, &file, |at| adopt_pinned(&memory, &geometry, at, &mut allocator));
         header.set_writer(options.incarnation, std::process::id(), boot);
         header.end_change();
+        pins::show_writer(&file, &geometry);
         let store = Self {
             index,
             allocator,
@@ -134,6 +143,16 @@ impl MappedStore {
     /// The file that readers open.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Bytes of the file.
+    pub fn file_bytes(&self) -> u64 {
+        self.geometry.file_bytes as u64
+    }
+
+    /// Bytes of the file that lie in huge pages; 0 where the system has none for it. Asks the system.
+    pub fn huge_bytes(&self) -> u64 {
+        self.memory.huge_bytes()
     }
 
     fn header(&self) -> Header<'_> {
@@ -407,6 +426,7 @@ impl Store for MappedStore {
 impl Drop for MappedStore {
     fn drop(&mut self) {
         self.header().end_life();
+        pins::hide_writer(&self.file, &self.geometry);
     }
 }
 

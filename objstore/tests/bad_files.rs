@@ -5,8 +5,8 @@ mod common;
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use common::{STARS, allow, mix, options, set, value};
-use star_core::{Key, StarId, store::Store};
-use star_objstore::{MappedStore, OpenError, Options, Reader};
+use star_core::{Key, StarId, config::GroupAccess, store::Store};
+use star_objstore::{Answer, MappedStore, OpenError, Options, Reader};
 
 const CAPACITY: u64 = 1 << 20;
 
@@ -205,6 +205,43 @@ fn one_writer_at_a_time_and_nobody_elses_eyes() {
     }
     drop(store);
     assert!(MappedStore::open(&small(&path)).is_ok());
+}
+
+#[test]
+fn users_of_the_group_get_what_the_option_says_whatever_the_mask_and_the_file_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    for (group, wanted) in [(GroupAccess::Pin, 0o660), (GroupAccess::Read, 0o640), (GroupAccess::None, 0o600)] {
+        let options = Options { group, ..small(&path) };
+        drop(MappedStore::create(&options).unwrap());
+        assert_eq!(mode(), wanted);
+        drop(MappedStore::open(&Options { group: GroupAccess::None, ..small(&path) }).unwrap());
+        assert_eq!(mode(), 0o600, "an option that changed counts when the store is opened again");
+        drop(MappedStore::open(&options).unwrap());
+        assert_eq!(mode(), wanted);
+    }
+}
+
+#[test]
+fn a_store_that_asked_for_huge_pages_is_the_same_with_and_without_them() {
+    // On a memory file system, where there may be some, and on whatever the others are on.
+    for directory in [tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap()] {
+        let path = directory.path().join("store");
+        let options = Options { huge_pages: true, ..options(&path, 6 << 20) };
+        let mut store = MappedStore::create(&options).unwrap();
+        allow(&mut store);
+        assert!(store.huge_bytes() <= store.file_bytes());
+        let (key, large) = (Key::new("key"), vec![7; 5 << 20]);
+        assert!(set(&mut store, &key, 1, &large));
+        let mut read = Vec::new();
+        assert!(matches!(Reader::open(&path).unwrap().get(&key, &mut read), Answer::Found { .. }));
+        assert!(read == large);
+        drop(store);
+        let (store, recovered) = MappedStore::open(&options).unwrap();
+        assert_eq!((recovered.objects, recovered.torn), (1, 0));
+        assert!(store.get(&key).object.unwrap().value == large);
+    }
 }
 
 #[test]

@@ -163,11 +163,45 @@ pub struct StoreConfig {
     pub capacity_bytes: u64,
     /// The most keys in each server's file; 0 for one per 128 bytes of capacity.
     pub entries_max: u64,
+    /// What users of the file's group may do with it.
+    pub group: GroupAccess,
+    /// Whether to ask for pages of 2 MiB.
+    pub huge_pages: bool,
 }
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { directory: "/dev/shm/star".into(), capacity_bytes: 512 << 20, entries_max: 0 }
+        Self {
+            directory: "/dev/shm/star".into(),
+            capacity_bytes: 512 << 20,
+            entries_max: 0,
+            group: GroupAccess::None,
+            huge_pages: false,
+        }
+    }
+}
+
+/// What users of a mapped file's group may do with it. Its owner may do everything, all others nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GroupAccess {
+    /// Nothing: mode 0600.
+    #[default]
+    None,
+    /// Read copies of objects: mode 0640.
+    Read,
+    /// Read objects in place too: mode 0660. Who may pin can also damage the file.
+    Pin,
+}
+
+impl GroupAccess {
+    /// The permissions of a file that says so, as the system counts them.
+    pub fn mode(self) -> u32 {
+        match self {
+            Self::None => 0o600,
+            Self::Read => 0o640,
+            Self::Pin => 0o660,
+        }
     }
 }
 

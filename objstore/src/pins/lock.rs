@@ -18,15 +18,29 @@ pub(super) fn unlock(file: &File, at: usize) -> io::Result<()> {
     set(file, at, libc::F_UNLCK)
 }
 
-fn set(file: &File, at: usize, kind: libc::c_int) -> io::Result<()> {
-    let lock = libc::flock {
+/// Whether another open file has a lock on this byte. Takes none itself, so it is in nobody's way.
+pub(super) fn is_locked(file: &File, at: usize) -> io::Result<bool> {
+    let mut lock = one_byte(at, libc::F_WRLCK);
+    // SAFETY: the descriptor is open as long as `file` lives, and the system changes nothing but the structure.
+    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(libc::c_int::from(lock.l_type) != libc::F_UNLCK)
+}
+
+fn one_byte(at: usize, kind: libc::c_int) -> libc::flock {
+    libc::flock {
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: at as libc::off_t,
         l_len: 1,
         // Must be 0 for a lock that belongs to the open file.
         l_pid: 0,
-    };
+    }
+}
+
+fn set(file: &File, at: usize, kind: libc::c_int) -> io::Result<()> {
+    let lock = one_byte(at, kind);
     loop {
         // SAFETY: the descriptor is open as long as `file` lives, and the system only reads the structure.
         if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) } == 0 {

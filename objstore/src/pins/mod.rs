@@ -8,7 +8,10 @@ mod holder;
 mod limbo;
 mod lock;
 
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::{
+    fs::File,
+    sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst},
+};
 
 pub(crate) use holder::{Holder, Pin};
 pub(crate) use limbo::Limbo;
@@ -26,6 +29,23 @@ const USED: usize = 1;
 const SLOTS_AT: usize = 8;
 /// Pins that a record has room for.
 pub(crate) const SLOTS: usize = PIN_RECORD_WORDS - SLOTS_AT;
+
+/// The writer's sign that it lives: a lock on the first byte of the table's head, which is nobody's record. Unlike the lock
+/// that keeps other writers away, it can be asked for without being tried.
+pub(crate) fn show_writer(file: &File, geometry: &Geometry) {
+    // Where the system has no such locks, nobody is told.
+    let _ = lock::try_lock(file, geometry.pins_at);
+}
+
+/// Takes the sign back.
+pub(crate) fn hide_writer(file: &File, geometry: &Geometry) {
+    let _ = lock::unlock(file, geometry.pins_at);
+}
+
+/// Whether a file has a writer that lives.
+pub(crate) fn has_writer(file: &File, geometry: &Geometry) -> bool {
+    lock::is_locked(file, geometry.pins_at).unwrap_or(false)
+}
 
 /// The shape of the pin table, the same for the writer and the readers.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +104,7 @@ impl PinTable {
             }
             if memory.claim(at_word, block_at as u64) {
                 // The pin is seen by everyone before the bucket is looked at again.
-                memory.fence(SeqCst);
+                memory.fence_after_claim();
                 return Some(at_word);
             }
         }

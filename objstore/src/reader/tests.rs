@@ -1,6 +1,6 @@
 //! What may happen between the steps of a read. Each test fails when the steps are put in another order.
 
-use star_core::store::Store;
+use star_core::{config::GroupAccess, store::Store};
 
 use super::*;
 use crate::{MappedStore, Options};
@@ -42,6 +42,8 @@ impl Scene {
             stars: 2,
             cluster: "test".into(),
             incarnation: Incarnation(1),
+            group: GroupAccess::None,
+            huge_pages: false,
         }
     }
 
@@ -110,6 +112,19 @@ impl Scene {
 
     fn reader(&self) -> Arc<Reader> {
         Arc::new(Reader::open(self.options().path).unwrap())
+    }
+}
+
+impl Scene {
+    /// The same for all keys.
+    fn list_with(&mut self, when: Step, mut what: impl FnMut(&mut Self)) -> Result<Listing, Reason> {
+        let script: Script<'_> = &mut |step, scene| {
+            if step == when {
+                what(scene);
+            }
+        };
+        let reader = self.reader();
+        reader.list_among("", &mut Scripted { scene: self, script, seen: Vec::new() })
     }
 }
 
@@ -429,4 +444,33 @@ fn what_dead_readers_pinned_comes_back() {
     }
     scene.store().remove(&key, false);
     assert_eq!(scene.store().usage().used_bytes, 0);
+}
+
+#[test]
+fn a_list_is_of_one_permission() {
+    let mut scene = Scene::new();
+    let leave_and_return = |scene: &mut Scene| {
+        (0..2).for_each(|star| scene.store().set_serving(star_core::StarId(star), false));
+        scene.set("written while it was away");
+        scene.allow(LEASE);
+    };
+    let listing = scene.list_with(Step::Checked, leave_and_return).unwrap();
+    assert_eq!((listing.keys, listing.dirty), (vec![Key::new(KEY)], vec![]));
+    let lapse = |scene: &mut Scene| scene.now = LEASE;
+    assert_eq!(scene.list_with(Step::Checked, lapse), Err(Reason::NoLease));
+    scene.now = Time(10);
+    scene.store().set_serving(star_core::StarId(1), false);
+    assert_eq!(scene.list_with(Step::Checked, |_| {}), Err(Reason::NotServing));
+}
+
+#[test]
+fn a_list_tells_what_is_sure_from_what_is_dirty() {
+    let mut scene = Scene::new();
+    scene.set("value");
+    let new = Key::new("new");
+    let listing = scene.list_with(Step::Permitted, |scene| scene.store().mark_dirty(&Key::new("new")).unwrap());
+    let listing = listing.unwrap();
+    assert_eq!((listing.keys, listing.dirty), (vec![Key::new(KEY)], vec![new]));
+    let listing = scene.list_with(Step::Permitted, |scene| scene.store().mark_dirty(&Key::new(KEY)).unwrap());
+    assert_eq!(listing.unwrap().dirty, [Key::new(KEY), Key::new("new")]);
 }

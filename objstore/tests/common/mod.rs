@@ -5,6 +5,7 @@ use std::path::Path;
 
 use star_core::{
     Incarnation, Key, StarId, Time, Version,
+    config::GroupAccess,
     store::{Encoding, Store},
 };
 use star_objstore::{MappedStore, Options};
@@ -19,6 +20,8 @@ pub(crate) fn options(path: &Path, capacity_bytes: u64) -> Options {
         stars: STARS,
         cluster: "test-cluster".into(),
         incarnation: Incarnation(1),
+        group: GroupAccess::None,
+        huge_pages: false,
     }
 }
 

@@ -68,7 +68,13 @@ impl StarServer {
             stars: options.node.stars,
             cluster: options.cluster.clone(),
             incarnation: options.node.incarnation,
+            group: options.store_group,
+            huge_pages: options.store_huge_pages,
         })?;
+        if options.store_huge_pages {
+            let (huge_bytes, file_bytes) = (store.huge_bytes(), store.file_bytes());
+            info!(huge_bytes, file_bytes, "huge pages were asked for; the rest of the file lies in ordinary ones");
+        }
         let (report_failure, failure) = watch::channel(None);
         let (started, is_started) = std::sync::mpsc::channel();
         let (name, addr) = (options.name.clone(), options.addr.clone());

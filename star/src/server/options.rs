@@ -6,7 +6,7 @@ use star_control::{LeaseConfig, PlanConfig, PlaneError};
 use star_core::{
     Incarnation, ServerId,
     cluster::ServerInfo,
-    config::{Backend, Config},
+    config::{Backend, Config, GroupAccess},
     server::{BindError, Limits},
 };
 use star_objstore::OpenError;
@@ -33,6 +33,10 @@ pub struct ServerOptions {
     pub store_capacity_bytes: u64,
     /// The most keys in the mapped store; `None` for what fits its capacity.
     pub store_entries_max: Option<u64>,
+    /// What users of the file's group may do with it.
+    pub store_group: GroupAccess,
+    /// Whether to ask for pages of 2 MiB.
+    pub store_huge_pages: bool,
     /// Where views and leases are kept.
     pub control: ControlOptions,
     /// What the views should look like.
@@ -87,6 +91,8 @@ impl ServerOptions {
             store_path: config.store.directory.join(&cluster.name).join(name),
             store_capacity_bytes: config.store.capacity_bytes,
             store_entries_max: (config.store.entries_max > 0).then_some(config.store.entries_max),
+            store_group: config.store.group,
+            store_huge_pages: config.store.huge_pages,
             control: match config.control.backend {
                 Backend::Embedded => {
                     let directory = config.control_directory().join(&cluster.name).join(name);

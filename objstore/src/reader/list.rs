@@ -1,0 +1,110 @@
+//! The keys that a reader finds.
+
+use star_core::{Key, StarId};
+
+use super::{Live, Reader, Reason, Surroundings};
+use crate::{
+    block::Block,
+    header::{Header, Permit, Refusal},
+    index::Table,
+};
+
+/// Buckets that are looked at under one permit: few enough that a lease which is renewed outlasts them.
+const BUCKETS_AT_ONCE: u64 = 4096;
+/// How often a bucket is looked at again before the server is asked.
+const LOOKS_MAX: usize = 1024;
+
+/// The keys of a store; see [`Reader::list`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Keys that have an object, in order.
+    pub keys: Vec<Key>,
+    /// Keys with a write under way, in order: the server knows whether they have an object.
+    pub dirty: Vec<Key>,
+}
+
+impl Reader {
+    /// The keys that begin with `prefix`, of all stars; or why the server must be asked.
+    ///
+    /// Each key by itself is as linearizable as [`Self::contains`]: what was there all the time is listed, what was not
+    /// there at any time is not, and a write that was answered before this call is seen. All keys together are of no one
+    /// moment. Looks at the whole index, whatever the prefix: some 10 ns for each key of the store and 4 for each that
+    /// there is room for.
+    pub fn list(&self, prefix: &str) -> Result<Listing, Reason> {
+        self.list_among(prefix, &mut Live(&self.clock))
+    }
+
+    pub(crate) fn list_among<S: Surroundings>(&self, prefix: &str, around: &mut S) -> Result<Listing, Reason> {
+        let mut found = Vec::new();
+        let mut first = 0;
+        while first < self.geometry.buckets {
+            let buckets = first..(first + BUCKETS_AT_ONCE).min(self.geometry.buckets);
+            self.list_part(buckets.clone(), prefix, &mut found, around)?;
+            first = buckets.end;
+        }
+        found.sort_unstable();
+        let mut listing = Listing::default();
+        for (key, dirty) in found {
+            if dirty { listing.dirty.push(key) } else { listing.keys.push(key) }
+        }
+        Ok(listing)
+    }
+
+    /// Adds the keys of some buckets, and whether they are dirty.
+    fn list_part<S: Surroundings>(
+        &self,
+        buckets: std::ops::Range<u64>,
+        prefix: &str,
+        found: &mut Vec<(Key, bool)>,
+        around: &mut S,
+    ) -> Result<(), Reason> {
+        let known = found.len();
+        for _ in 0..LOOKS_MAX {
+            found.truncate(known);
+            let permit = self.permit_all()?;
+            around.at(super::Step::Permitted);
+            buckets.clone().try_for_each(|home| self.list_bucket(home, prefix, found))?;
+            around.at(super::Step::Checked);
+            match Header(&self.memory).confirm(permit, |until| around.in_time(until)) {
+                Ok(()) => return Ok(()),
+                Err(Refusal::Changed) => {}
+                Err(Refusal::Lapsed) => return Err(Reason::NoLease),
+            }
+        }
+        Err(Reason::Contended)
+    }
+
+    /// What a read of any star may answer by.
+    fn permit_all(&self) -> Result<Permit, Reason> {
+        let header = Header(&self.memory);
+        let permit = header.permit(StarId(0))?;
+        // The same generation means the same stars, and the permit that is confirmed is the first: its lease is the
+        // earliest of all.
+        (1..self.geometry.stars).try_for_each(|star| header.permit(StarId(star)).map(|_| ()))?;
+        Ok(permit)
+    }
+
+    fn list_bucket(&self, home: u64, prefix: &str, found: &mut Vec<(Key, bool)>) -> Result<(), Reason> {
+        let known = found.len();
+        for _ in 0..LOOKS_MAX {
+            found.truncate(known);
+            if let Some(ticket) = Table::begin_at(&self.memory, home) {
+                let mut name = Vec::new();
+                let whole = self.table.each(&self.memory, home, |slot| {
+                    let Some(block) = Block::read(&self.memory, &self.geometry, slot.block_at()) else { return };
+                    if block.copy_key(&self.memory, &mut name)
+                        && let Ok(text) = std::str::from_utf8(&name)
+                        && text.starts_with(prefix)
+                    {
+                        found.push((Key::new(text), slot.is_dirty()));
+                    }
+                });
+                if whole && Table::unchanged(&self.memory, ticket) {
+                    return Ok(());
+                }
+            }
+            std::hint::spin_loop();
+        }
+        Err(Reason::Contended)
+    }
+}
