@@ -15,7 +15,7 @@ MODE ?= churn
 MINUTES ?= 5
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test check fmt redis objstore stop status bench sim chaos clean tools
+.PHONY: help build run test check fmt redis objstore stop status bench sim chaos sanitize clean tools
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ chaos: ## Break clusters under load for MINUTES=5 on each control plane; prove t
 		echo "== control plane $$control"; \
 		$(TARGET)/star chaos --seconds $$(($(MINUTES) * 60)) --control $$control || exit 1; \
 	done
+
+sanitize: ## Run the tests of the mapped store under the address sanitizer (needs a nightly compiler)
+	scripts/sanitize.sh address
 
 clean: ## Stop what runs, and remove all that was built, logs and the data of Redis
 	if [ -x $(TARGET)/service_manager ]; then $(TARGET)/service_manager stop all; fi
