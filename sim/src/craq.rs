@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use craq::protocol::{Acks, Bug, Control, CraqNode, NodeConfig, Reads};
 use star_control::ClusterState;
 use star_core::{
-    ids::{Epoch, Seq, StarId, Version},
+    ids::{Epoch, Incarnation, Seq, ServerId, StarId, Version},
     key::Key,
     store::MemoryStore,
     time::Time,
@@ -49,6 +49,22 @@ pub struct CraqSettings {
 }
 
 impl CraqSettings {
+    /// As servers have them by default.
+    pub fn served() -> Self {
+        let config = NodeConfig::new(ServerId(0), "", Incarnation(1), 1);
+        Self {
+            reads: config.reads,
+            acks: config.acks,
+            piece_bytes: config.piece_bytes,
+            buffer_bytes_max: config.buffer_bytes_max,
+            repair_after: config.repair_after,
+            part_bytes: config.part_bytes,
+            part_entries: config.part_entries,
+            changes_max: config.changes_max,
+            bug: None,
+        }
+    }
+
     /// Settings drawn at random, small enough that a short run meets every limit.
     pub fn random(random: &mut Random) -> Self {
         Self {

@@ -4,6 +4,7 @@
 //! * [`history`]: what clients asked and were told, in files and in memory.
 //! * [`linearizable`]: two checkers for histories.
 //! * [`world`]: the world. [`subject`]: what it needs of a protocol. [`star`]: the Star protocol in it; [`craq`]: CRAQ.
+//! * [`rates`]: what a protocol does where links or processors limit.
 //! * [`campaign`]: what a seed stands for, and one again. [`fleet`]: many seeds on all cores.
 
 pub mod campaign;
@@ -13,6 +14,7 @@ pub mod history;
 mod invariants;
 pub mod linearizable;
 pub mod random;
+pub mod rates;
 pub mod star;
 pub mod subject;
 pub mod world;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use star::protocol::{Bug, Control, DirtyReads, NodeConfig, Route, StarNode};
 use star_control::ClusterState;
 use star_core::{
-    ids::{Epoch, Seq, StarId, Version},
+    ids::{Epoch, Incarnation, Seq, ServerId, StarId, Version},
     key::Key,
     message::to_postcard,
     store::MemoryStore,
@@ -51,6 +51,23 @@ pub struct StarSettings {
 }
 
 impl StarSettings {
+    /// As servers have them by default.
+    pub fn served() -> Self {
+        let config = NodeConfig::new(ServerId(0), "", Incarnation(1), 1);
+        Self {
+            route: config.route,
+            dirty_reads: config.dirty_reads,
+            piece_bytes: config.piece_bytes,
+            chain_from_bytes: config.chain_from_bytes,
+            buffer_bytes_max: config.buffer_bytes_max,
+            repair_after: config.repair_after,
+            part_bytes: config.part_bytes,
+            part_entries: config.part_entries,
+            sessions_max: config.sessions_max,
+            bug: None,
+        }
+    }
+
     /// Settings drawn at random, small enough that a short run meets every limit.
     pub fn random(random: &mut Random) -> Self {
         let routes = [Route::Auto, Route::Auto, Route::Fanout, Route::Chain];
