@@ -79,7 +79,9 @@ impl Config {
         range("control.lease_ttl_ms", control.lease_ttl_ms, 50..=600_000)?;
         range("control.lease_drift_margin_ms", control.lease_drift_margin_ms, 2..=control.lease_ttl_ms / 2)?;
         let url = &control.redis_url;
-        let is_redis = ["redis://", "rediss://", "unix://", "redis+unix://", "redis+sentinel://"].iter().any(|scheme| url.starts_with(scheme));
+        let is_redis = ["redis://", "rediss://", "unix://", "redis+unix://", "redis+sentinel://"]
+            .iter()
+            .any(|scheme| url.starts_with(scheme));
         ensure("control.redis_url", control.backend != Backend::Redis || is_redis, || {
             format!("{url:?} does not begin with redis://, such as redis://127.0.0.1:6379/0")
         })

@@ -274,9 +274,7 @@ struct Follow {
 impl Follow {
     async fn news(mut self, mut news: mpsc::UnboundedReceiver<ControlEvent>) {
         while let Some(event) = news.recv().await {
-            if let Some(trouble) = plane::trouble(&event) {
-                self.trouble.send_replace(trouble.map(ToOwned::to_owned));
-            }
+            plane::note(&self.trouble, &event);
             match event {
                 ControlEvent::Cluster(cluster) => self.cluster(cluster),
                 ControlEvent::Lease { until } => self.tell(Control::Lease { until }),

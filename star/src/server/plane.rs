@@ -92,13 +92,13 @@ fn failed(why: &str) -> String {
     format!("this server takes no part in the control plane any more: {why}; mend that, then start the server again")
 }
 
-/// What an event says of what is wrong between the agent and the control plane, for people: `Some(None)` that nothing is
-/// any more, `None` nothing at all. That the lease is lost, say, is no end of the reason.
-pub(super) fn trouble(event: &ControlEvent) -> Option<Option<&str>> {
+/// Keeps what is wrong between the agent and the control plane, for people: `None` once it can be used again. That the lease
+/// is lost, say, is no end of the reason.
+pub(super) fn note(trouble: &watch::Sender<Option<String>>, event: &ControlEvent) {
     match event {
-        ControlEvent::Waiting(why) | ControlEvent::Unreachable(why) => Some(Some(why)),
-        ControlEvent::Answers => Some(None),
-        ControlEvent::Cluster(_) | ControlEvent::Lease { .. } | ControlEvent::LeaseLost | ControlEvent::Left => None,
+        ControlEvent::Waiting(why) | ControlEvent::Unreachable(why) => drop(trouble.send_replace(Some(why.clone()))),
+        ControlEvent::Answers => drop(trouble.send_replace(None)),
+        ControlEvent::Cluster(_) | ControlEvent::Lease { .. } | ControlEvent::LeaseLost | ControlEvent::Left => {}
     }
 }
 
