@@ -95,9 +95,9 @@ pub fn plan(state: &ClusterState, wanted: &PlanConfig, alive: &BTreeSet<ServerId
 /// `by`: the server that installs the change, if it does so for itself: a leaving member that has stopped to answer reads
 /// takes itself out with its lease in its hand. Nobody else may do that for it, because nobody else knows.
 ///
-/// Members that are still joining need not be waited for: they answer no reads in this view, and they came into it by
-/// their own step, so they know. Else the last holder of a star that comes back without its memory could never register
-/// while a joining member lives: that one leaves the view in the same write.
+/// Where a star is left without members because the last that held its objects is gone, those that were still joining need
+/// not be waited for: they answer no reads in this view, and came into it by their own step, so they know. Else that last
+/// holder, back without its memory, could never register while one of them lives.
 pub fn ended_lives(before: &ClusterState, after: &ClusterState, by: Option<ServerId>) -> Vec<String> {
     let ends = |server: &&crate::view::ServerRecord| {
         let goes_on = after.server(server.id).is_some_and(|now| {
@@ -107,8 +107,8 @@ pub fn ended_lives(before: &ClusterState, after: &ClusterState, by: Option<Serve
         let taken_out = |view: &View| {
             let now = after.stars.get(usize::from(view.star.0));
             let by_itself = by == Some(server.id) && view.leaving.contains(&server.id);
-            let answers = view.is_member(server.id) && !view.joining.contains(&server.id);
-            answers && !by_itself && !now.is_some_and(|now| now.is_member(server.id))
+            let is_lost = now.is_some_and(|now| now.members.is_empty()) && view.joining.contains(&server.id);
+            view.is_member(server.id) && !by_itself && !is_lost && !now.is_some_and(|now| now.is_member(server.id))
         };
         !goes_on || before.stars.iter().any(taken_out)
     };

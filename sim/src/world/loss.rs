@@ -4,7 +4,7 @@ use star_control::Revision;
 use star_core::ids::ServerId;
 
 use super::{
-    World,
+    Server, World,
     faults::{FaultKind, Undo},
     settings::MS,
 };
@@ -58,7 +58,7 @@ impl<S: Subject> World<S> {
                 self.plan_undo(Undo::Restart(id), lasts);
             }
         }
-        self.plane.start_anew(self.servers.iter().map(|server| server.next_life()));
+        self.plane.start_anew(self.servers.iter().map(Server::next_life));
         self.foundations.start_anew(self.plane.state());
         self.checks = Checks::new(self.settings.stars);
     }
