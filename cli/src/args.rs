@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::commands::{
     bench::BenchArgs, chaos::ChaosArgs, check::CheckArgs, compare::CompareArgs, completions::CompletionsArgs,
     del::DelArgs, demo::DemoArgs, fault::FaultArgs, get::GetArgs, ls::LsArgs, serve::ServeArgs, server::ServerArgs,
-    set::SetArgs, shell::ShellArgs, status::StatusArgs, up::UpArgs,
+    set::SetArgs, shell::ShellArgs, status::StatusArgs, store::StoreArgs, up::UpArgs,
 };
 
 const EXAMPLES: &str = "\
@@ -112,6 +112,8 @@ pub(crate) enum Command {
     Ls(LsArgs),
     /// Show servers and stars
     Status(StatusArgs),
+    /// Look into the mapped files of servers that run here, or that were left behind
+    Store(StoreArgs),
     /// Work with a cluster interactively, or run a script of commands
     Shell(ShellArgs),
     /// Put a load on a cluster and measure it

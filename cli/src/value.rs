@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use star::Object;
-use star_core::store::Encoding;
+use star_core::{Version, store::Encoding};
 
 use crate::{error::CliError, output};
 
@@ -104,13 +104,17 @@ pub(crate) struct JsonObject<'a> {
 
 impl<'a> JsonObject<'a> {
     pub(crate) fn new(key: &'a str, object: &Object) -> Self {
-        let text = std::str::from_utf8(&object.value).ok();
-        let value = text.and_then(|text| match object.encoding {
+        Self::of_parts(key, &object.value, object.encoding, object.version)
+    }
+
+    pub(crate) fn of_parts(key: &'a str, bytes: &[u8], encoding: Encoding, version: Version) -> Self {
+        let text = std::str::from_utf8(bytes).ok();
+        let value = text.and_then(|text| match encoding {
             Encoding::Json => RawValue::from_string(text.to_owned()).ok(),
             Encoding::Raw => to_raw_value(text).ok(),
         });
-        let value_b64 = value.is_none().then(|| STANDARD.encode(&object.value));
-        Self { status: "OK", key, value, value_b64, version: object.version.0 }
+        let value_b64 = value.is_none().then(|| STANDARD.encode(bytes));
+        Self { status: "OK", key, value, value_b64, version: version.0 }
     }
 }
 
@@ -176,8 +180,6 @@ pub(crate) fn waiting(what: impl Into<std::borrow::Cow<'static, str>>, bytes: Op
 
 #[cfg(test)]
 mod tests {
-    use star_core::Version;
-
     use super::*;
 
     fn object(value: &[u8], encoding: Encoding) -> Object {

@@ -15,6 +15,7 @@ pub(crate) mod server;
 pub(crate) mod set;
 pub(crate) mod shell;
 pub(crate) mod status;
+pub(crate) mod store;
 pub(crate) mod up;
 
 use crate::{
@@ -34,6 +35,7 @@ pub(crate) fn run(cli: Cli) -> CliResult {
         Command::Del(args) => del::run(&global, &args),
         Command::Ls(args) => ls::run(&global, &args),
         Command::Status(args) => status::run(&global, &args),
+        Command::Store(args) => store::run(&global, &args),
         Command::Shell(args) => shell::run(&global, &args),
         Command::Bench(args) => bench::run(&global, &args),
         Command::Compare(args) => compare::run(&global, &args),
