@@ -2,7 +2,7 @@
 
 use star_core::{Key, StarId};
 
-use super::{Live, Reader, Reason, Surroundings};
+use super::{Live, Reader, Reason, Step, Surroundings};
 use crate::{
     block::Block,
     header::{Header, Permit, Refusal},
@@ -62,9 +62,9 @@ impl Reader {
         for _ in 0..LOOKS_MAX {
             found.truncate(known);
             let permit = self.permit_all()?;
-            around.at(super::Step::Permitted);
-            buckets.clone().try_for_each(|home| self.list_bucket(home, prefix, found))?;
-            around.at(super::Step::Checked);
+            around.at(Step::Permitted);
+            buckets.clone().try_for_each(|home| self.list_bucket(home, prefix, found, around))?;
+            around.at(Step::Checked);
             match Header(&self.memory).confirm(permit, |until| around.in_time(until)) {
                 Ok(()) => return Ok(()),
                 Err(Refusal::Changed) => {}
@@ -84,13 +84,20 @@ impl Reader {
         Ok(permit)
     }
 
-    fn list_bucket(&self, home: u64, prefix: &str, found: &mut Vec<(Key, bool)>) -> Result<(), Reason> {
+    fn list_bucket<S: Surroundings>(
+        &self,
+        home: u64,
+        prefix: &str,
+        found: &mut Vec<(Key, bool)>,
+        around: &mut S,
+    ) -> Result<(), Reason> {
         let known = found.len();
         for _ in 0..LOOKS_MAX {
             found.truncate(known);
             if let Some(ticket) = Table::begin_at(&self.memory, home) {
                 let mut name = Vec::new();
                 let whole = self.table.each(&self.memory, home, |slot| {
+                    around.at(Step::Found);
                     let Some(block) = Block::read(&self.memory, &self.geometry, slot.block_at()) else { return };
                     if block.copy_key(&self.memory, &mut name)
                         && let Ok(text) = std::str::from_utf8(&name)

@@ -474,3 +474,19 @@ fn a_list_tells_what_is_sure_from_what_is_dirty() {
     let listing = scene.list_with(Step::Permitted, |scene| scene.store().mark_dirty(&Key::new(KEY)).unwrap());
     assert_eq!(listing.unwrap().dirty, [Key::new(KEY), Key::new("new")]);
 }
+
+#[test]
+fn a_bucket_that_changes_while_it_is_listed_is_looked_at_again() {
+    let mut scene = Scene::new();
+    scene.set("value");
+    let (old, table) = (Key::new(KEY), scene.reader().table);
+    // In a bucket that comes later; its block takes the old one's room, which the reader is about to look at.
+    let later = |key: &Key| table.home(key.hash()) > table.home(old.hash());
+    let new = (0..1000).map(|i| Key::new(format!("b-{i:03}"))).find(later).unwrap();
+    let replace = |scene: &mut Scene| {
+        scene.store().remove(&old, false);
+        let place = scene.store().place(&new, Encoding::Raw, 5).unwrap();
+        scene.store().publish(&new, place, Version(9), false);
+    };
+    assert_eq!(scene.list_with(Step::Found, replace).unwrap().keys, [new.clone()]);
+}
