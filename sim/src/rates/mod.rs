@@ -266,7 +266,7 @@ impl<S: Subject> World<S> {
 
     fn ask(&mut self, at: u64) {
         let is_write = self.random.below(100) < self.load.write_share;
-        let key = Key::new(&format!("k{}", self.random.below(self.load.keys)));
+        let key = Key::new(format!("k{}", self.random.below(self.load.keys)));
         let client = &mut self.clients[at as usize];
         client.is_write = client.is_writer.unwrap_or(is_write);
         client.number += 1;
