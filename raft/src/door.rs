@@ -15,22 +15,31 @@ use tokio::{
 };
 use tracing::debug;
 
-use crate::serve::Service;
-
 /// The most connections at one time; more are closed at once.
 const CONNECTIONS_MAX: usize = 1024;
 /// The most calls of one connection that are not answered; it is not read from while it has that many.
 const CALLS_MAX: usize = 256;
 
+/// What stands behind the door.
+pub(crate) trait Answers: Send + Sync + 'static {
+    /// Answers one call, an encoded [`star_control::embedded::Envelope`]. Whatever comes in, there is an answer.
+    fn handle(&self, call: &[u8]) -> impl Future<Output = Vec<u8>> + Send;
+}
+
 /// Lets connections in.
-#[derive(Clone)]
-pub(crate) struct Door {
-    service: Arc<Service>,
+pub(crate) struct Door<S> {
+    service: Arc<S>,
     room: Arc<Semaphore>,
 }
 
-impl Door {
-    pub(crate) fn new(service: Arc<Service>) -> Self {
+impl<S> Clone for Door<S> {
+    fn clone(&self) -> Self {
+        Self { service: Arc::clone(&self.service), room: Arc::clone(&self.room) }
+    }
+}
+
+impl<S: Answers> Door<S> {
+    pub(crate) fn new(service: Arc<S>) -> Self {
         Self { service, room: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
     }
 
@@ -70,7 +79,7 @@ async fn write(mut output: OwnedWriteHalf, mut outbox: mpsc::Receiver<Vec<u8>>) 
 }
 
 /// Reads calls; each is answered when it is done, whichever came first. Ends with the stream, or when it makes no sense.
-async fn read(service: &Arc<Service>, mut input: OwnedReadHalf, answers: mpsc::Sender<Vec<u8>>) {
+async fn read<S: Answers>(service: &Arc<S>, mut input: OwnedReadHalf, answers: mpsc::Sender<Vec<u8>>) {
     let mut calls = JoinSet::new();
     let (mut decoder, mut buffer) = (Decoder::new(HEADER_BYTES_MAX as u64), BytesMut::new());
     loop {

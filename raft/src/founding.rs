@@ -14,8 +14,8 @@ use crate::{
     network::Network,
     options::Member,
     rpc::{Ask, Presence, Told},
-    serve::Service,
-    types::{Site, StoreId},
+    seat::Seat,
+    types::{Group, Site, StoreId},
 };
 
 /// Between two looks around.
@@ -34,15 +34,15 @@ enum Found {
 }
 
 /// Goes on until this member is part of the plane, or it is clear that it cannot be.
-pub(crate) async fn found(
-    service: &Service,
+pub(crate) async fn found<G: Group>(
+    seat: &Seat<G>,
     network: &Network,
     members: &[Member],
     mine: usize,
     state: &watch::Sender<MemberState>,
 ) {
-    while !service.is_founded() {
-        match look_around(service.presence(), network, members, mine).await {
+    while !seat.is_founded() {
+        match look_around::<G>(seat.presence(), network, members, mine).await {
             Found::Missing(names) => {
                 let is_news = state.send_if_modified(|state| {
                     let news = MemberState::Founding { missing: names.clone() };
@@ -51,21 +51,22 @@ pub(crate) async fn found(
                     is_news
                 });
                 if is_news {
-                    info!(missing = names.join(", "), "the control plane's first start needs all of its members");
+                    info!(missing = names.join(", "), "the first start of the {} needs all of its members", G::NAME);
                 }
             }
-            Found::AllNew(sites) if mine == 0 => match service.initialize(sites).await {
-                Ok(()) => info!("the control plane is founded"),
-                Err(why) => warn!(%why, "the control plane cannot be founded yet"),
+            Found::AllNew(sites) if mine == 0 => match seat.initialize(sites).await {
+                Ok(()) => info!("the {} is founded", G::NAME),
+                Err(why) => warn!(%why, "the {} cannot be founded yet", G::NAME),
             },
-            Found::Plane { is_mine: false, by } if !service.is_founded() => {
+            Found::Plane { is_mine: false, by } if !seat.is_founded() => {
                 let why = format!(
-                    "{} is a member of a control plane whose members know it by another store: this store is new, so \
+                    "{} is a member of a {what} whose members know it by another store: this store is new, so \
                      what this member once promised is lost, and it takes no part ({by} says so). Restore its \
-                     directory, or stop all servers, remove the control plane's directory at every one, and start anew",
-                    members[mine].name
+                     directory, or stop all servers, remove the {what}'s directory at every one, and start anew",
+                    members[mine].name,
+                    what = G::NAME,
                 );
-                error!(%why, "no part of the control plane");
+                error!(%why, "no part of the {}", G::NAME);
                 state.send_replace(MemberState::Stranger { why });
                 return;
             }
@@ -77,13 +78,13 @@ pub(crate) async fn found(
     state.send_replace(MemberState::Member);
 }
 
-async fn look_around(me: Presence, network: &Network, members: &[Member], mine: usize) -> Found {
+async fn look_around<G: Group>(me: Presence, network: &Network, members: &[Member], mine: usize) -> Found {
     let (mut sites, mut missing) = (BTreeMap::new(), Vec::new());
     for (index, member) in members.iter().enumerate() {
         let presence = if index == mine {
             me.clone()
         } else {
-            match network.ask(&member.addr, None, Ask::Probe, PROBE_LIMIT).await {
+            match network.ask(&member.addr, None, Ask::<G>::Probe, PROBE_LIMIT).await {
                 Ok(Told::Probe(presence)) => presence,
                 _ => {
                     missing.push(member.name.clone());

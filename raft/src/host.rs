@@ -21,11 +21,13 @@ use tokio::{runtime, sync::watch};
 use tracing::{Instrument, error, info_span};
 
 use crate::{
-    door::Door,
+    door::{Answers, Door},
     founding,
+    links::Links,
     network::Network,
     options::{Member, RaftOptions, StartError},
     rpc::Told,
+    seat::Seat,
     serve::Service,
     store::{self, Opened, SharedReplica, StateStore},
     types::Raft,
@@ -66,7 +68,7 @@ pub struct RaftHost(Arc<Owner>);
 
 struct Owner {
     service: Arc<Service>,
-    door: Door,
+    door: Door<Service>,
     runtime: runtime::Handle,
     state: watch::Receiver<MemberState>,
     members: Vec<Member>,
@@ -150,7 +152,7 @@ impl RaftHost {
 
     /// The member that leads, as far as this one knows.
     pub fn leader(&self) -> Option<Member> {
-        let metrics = self.0.service.raft.server_metrics();
+        let metrics = self.0.service.seat.raft.server_metrics();
         let metrics = metrics.borrow();
         let site = metrics.current_leader.and_then(|leader| metrics.membership_config.membership().get_node(&leader));
         site.map(|site| Member::new(&site.name, &site.addr))
@@ -209,8 +211,8 @@ async fn run(
     // Nobody waits for it only if whoever started the member has gone.
     let _ = started.send(Ok(Arc::clone(&service)));
     drop(started);
-    let (mut metrics, mut stops_later) = (service.raft.metrics(), stops.clone());
-    let founding = founding::found(&service, &network, &options.members, mine, &report);
+    let (mut metrics, mut stops_later) = (service.seat.raft.metrics(), stops.clone());
+    let founding = founding::found(&service.seat, &network, &options.members, mine, &report);
     let failure = async {
         match metrics.wait_for(|metrics| metrics.running_state.is_err()).await {
             Ok(metrics) => metrics.running_state.as_ref().err().map(ToString::to_string),
@@ -227,7 +229,7 @@ async fn run(
             let _ = stops_later.wait_for(|stop| *stop).await;
         }
     }
-    let _ = tokio::time::timeout(STOP_LIMIT, service.raft.shutdown()).await;
+    let _ = tokio::time::timeout(STOP_LIMIT, service.seat.raft.shutdown()).await;
 }
 
 async fn start_raft(options: &RaftOptions, mine: usize, parts: Parts, network: Network) -> Result<Service, StartError> {
@@ -241,7 +243,8 @@ async fn start_raft(options: &RaftOptions, mine: usize, parts: Parts, network: N
     let raft = Raft::new(store, Arc::new(config), network, log, state)
         .await
         .map_err(|error| StartError::Store { path: options.directory.clone(), why: error.to_string() })?;
-    Ok(Service::new(raft, replica, shared, (store, options.plane()), options.times.answer))
+    let seat = Seat { raft, log: shared, store, plane: options.plane(), links: Links::default() };
+    Ok(Service::new(seat, replica, options.times.answer))
 }
 
 fn config(options: &RaftOptions, mine: usize) -> Config {

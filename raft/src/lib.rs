@@ -7,6 +7,8 @@
 //! * Edges: `store` (the disk), `network` (calls to other members), `founding` (the first start), `serve` (clients'
 //!   calls), `door` (their connections), `host` (the thread around it all).
 //!
+//! [`kv`] replicates objects in the same way: a key-value store to measure beside Star, with the program `raft` ([`cli`]).
+//!
 //! A server that is a member:
 //!
 //! ```no_run
@@ -23,13 +25,17 @@
 //! # Ok::<(), star_raft::StartError>(())
 //! ```
 
+pub mod cli;
 mod door;
 mod founding;
 mod host;
+pub mod kv;
+mod links;
 mod network;
 mod options;
 mod replica;
 mod rpc;
+mod seat;
 mod serve;
 mod store;
 mod types;

@@ -17,7 +17,7 @@ use star_core::message::{frame::HEADER_BYTES_MAX, from_postcard, to_postcard};
 
 use crate::{
     rpc::{Ask, MemberCall, Told},
-    types::{Site, StoreId, Types},
+    types::{Group, Site, StoreId},
 };
 
 /// The most bytes of a call that surely fit a frame.
@@ -37,17 +37,17 @@ pub(crate) struct Network {
 
 impl Network {
     /// Asks the member at `addr`, whoever it is if `to` is `None`.
-    pub(crate) async fn ask(
+    pub(crate) async fn ask<G: Group>(
         &self,
         addr: &str,
         to: Option<StoreId>,
-        ask: Ask,
+        ask: Ask<G>,
         limit: Duration,
     ) -> Result<Told, CarryError> {
         self.carry(addr, &self.call(to, ask), limit).await
     }
 
-    fn call(&self, to: Option<StoreId>, ask: Ask) -> Bytes {
+    fn call<G: Group>(&self, to: Option<StoreId>, ask: Ask<G>) -> Bytes {
         let (mut call, mut envelope) = (Vec::new(), Vec::new());
         to_postcard(&MemberCall { plane: self.plane, to, ask }, &mut call);
         to_postcard(&Envelope::Member(call.into()), &mut envelope);
@@ -60,7 +60,7 @@ impl Network {
     }
 }
 
-impl RaftNetworkFactory<Types> for Network {
+impl<G: Group> RaftNetworkFactory<G> for Network {
     type Network = Peer;
 
     async fn new_client(&mut self, target: StoreId, site: &Site) -> Peer {
@@ -76,7 +76,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    async fn ask<E: std::error::Error>(&self, ask: Ask, option: &RPCOption) -> Result<Told, Failure<E>> {
+    async fn ask<G: Group, E: std::error::Error>(&self, ask: Ask<G>, option: &RPCOption) -> Result<Told, Failure<E>> {
         self.send(&self.network.call(Some(self.target), ask), option).await
     }
 
@@ -97,14 +97,14 @@ impl Peer {
     }
 }
 
-impl RaftNetwork<Types> for Peer {
+impl<G: Group> RaftNetwork<G> for Peer {
     async fn append_entries(
         &mut self,
-        append: AppendEntriesRequest<Types>,
+        append: AppendEntriesRequest<G>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<StoreId>, Failure> {
         let entries = append.entries.len() as u64;
-        let call = self.network.call(Some(self.target), Ask::Append(append));
+        let call = self.network.call(Some(self.target), Ask::<G>::Append(append));
         if call.len() > CALL_BYTES_MAX && entries > 1 {
             return Err(RPCError::PayloadTooLarge(PayloadTooLarge::new_entries_hint(entries / 2)));
         }
@@ -116,10 +116,10 @@ impl RaftNetwork<Types> for Peer {
 
     async fn install_snapshot(
         &mut self,
-        part: InstallSnapshotRequest<Types>,
+        part: InstallSnapshotRequest<G>,
         option: RPCOption,
     ) -> Result<InstallSnapshotResponse<StoreId>, Failure<InstallSnapshotError>> {
-        match self.ask(Ask::Snapshot(part), &option).await? {
+        match self.ask(Ask::<G>::Snapshot(part), &option).await? {
             Told::Snapshot(response) => Ok(response),
             Told::Mismatch(mismatch) => {
                 let error = RaftError::APIError(InstallSnapshotError::SnapshotMismatch(mismatch));
@@ -130,7 +130,7 @@ impl RaftNetwork<Types> for Peer {
     }
 
     async fn vote(&mut self, vote: VoteRequest<StoreId>, option: RPCOption) -> Result<VoteResponse<StoreId>, Failure> {
-        match self.ask(Ask::Vote(vote), &option).await? {
+        match self.ask(Ask::<G>::Vote(vote), &option).await? {
             Told::Vote(response) => Ok(response),
             other => Err(self.refused(other)),
         }

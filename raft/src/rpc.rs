@@ -9,25 +9,40 @@ use openraft::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::types::{StoreId, Types};
+use crate::types::{Group, StoreId};
 
 /// A call from one member to another.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct MemberCall {
+#[serde(bound = "")]
+pub(crate) struct MemberCall<G: Group> {
     /// The plane: its name, its members and its longest lease in one number. Those of another plane are refused.
     pub(crate) plane: u64,
     /// Who is meant: a store, not an address. `None` for whoever is there.
     pub(crate) to: Option<StoreId>,
-    pub(crate) ask: Ask,
+    pub(crate) ask: Ask<G>,
 }
 
 /// What is asked.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Ask {
+#[serde(bound = "")]
+pub(crate) enum Ask<G: Group> {
     Probe,
     Vote(VoteRequest<StoreId>),
-    Append(AppendEntriesRequest<Types>),
-    Snapshot(InstallSnapshotRequest<Types>),
+    Append(AppendEntriesRequest<G>),
+    Snapshot(InstallSnapshotRequest<G>),
+}
+
+impl<G: Group> Ask<G> {
+    /// Who asks, if that matters.
+    pub(crate) fn sender(&self) -> Option<StoreId> {
+        let vote = match self {
+            Self::Probe => return None,
+            Self::Vote(vote) => &vote.vote,
+            Self::Append(append) => &append.vote,
+            Self::Snapshot(part) => &part.vote,
+        };
+        vote.leader_id.voted_for()
+    }
 }
 
 /// The answer.

@@ -2,10 +2,36 @@
 
 use std::{fmt, io::Cursor};
 
-use openraft::LeaderId;
+use openraft::{LeaderId, RaftTypeConfig, TokioRuntime};
 use serde::{Deserialize, Serialize};
 use star_control::machine::{Answer, Command};
 use star_core::Time;
+
+/// What a group of members replicates: the plane, or the objects of [`crate::kv`]. Disk, network and founding are the
+/// same for both.
+pub(crate) trait Group:
+    RaftTypeConfig<
+        D: Clone + fmt::Debug,
+        NodeId = StoreId,
+        Node = Site,
+        Entry = openraft::Entry<Self>,
+        SnapshotData = Cursor<Vec<u8>>,
+        AsyncRuntime = TokioRuntime,
+    >
+{
+    /// What it is called in messages.
+    const NAME: &'static str;
+    /// The file in a member's directory.
+    const FILE: &'static str;
+    /// The thread that writes it.
+    const DISK_THREAD: &'static str;
+}
+
+impl Group for Types {
+    const NAME: &'static str = "control plane";
+    const FILE: &'static str = "control.redb";
+    const DISK_THREAD: &'static str = "control-disk";
+}
 
 /// Names a member by its store, drawn at random when that was made: a member that lost its store is another one, and can
 /// neither vote nor ack in the name of the old one.
@@ -20,16 +46,21 @@ pub(crate) fn store_id(place: usize, random: u64) -> StoreId {
     (place as u64) << 56 | random >> 8
 }
 
+/// The place in the configuration of the member that has this store.
+pub(crate) fn place_of(store: StoreId) -> usize {
+    (store >> 56) as usize
+}
+
 /// Who leads, and in which term: everything in the log was appended under one reign.
 pub(crate) type Reign = LeaderId<StoreId>;
 
 pub(crate) type LogId = openraft::LogId<StoreId>;
-pub(crate) type Entry = openraft::Entry<Types>;
+pub(crate) type Entry<G = Types> = openraft::Entry<G>;
 pub(crate) type Vote = openraft::Vote<StoreId>;
 pub(crate) type Membership = openraft::StoredMembership<StoreId, Site>;
 pub(crate) type SnapshotMeta = openraft::SnapshotMeta<StoreId, Site>;
 pub(crate) type StorageError = openraft::StorageError<StoreId>;
-pub(crate) type Raft = openraft::Raft<Types>;
+pub(crate) type Raft<G = Types> = openraft::Raft<G>;
 
 openraft::declare_raft_types!(
     /// The types of this plane.

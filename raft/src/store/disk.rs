@@ -11,7 +11,7 @@ use redb::{Database, WriteTransaction};
 use tokio::sync::oneshot;
 
 use super::{FACTS, LOG, encoded, text};
-use crate::types::{LogId, Types, Vote};
+use crate::types::{Group, LogId, Types, Vote};
 
 /// The most changes in one transaction, so that the first does not wait for ever for the last.
 const BATCH_MAX: usize = 256;
@@ -31,19 +31,19 @@ pub(crate) enum Change {
 }
 
 /// Who wants to know that a change is on disk.
-enum Waiter {
-    Log(LogFlushed<Types>),
+enum Waiter<G: Group> {
+    Log(LogFlushed<G>),
     Call(oneshot::Sender<Result<(), io::Error>>),
 }
 
 /// The way to the thread that writes. It ends when the last of these is dropped.
 #[derive(Clone)]
-pub(crate) struct Disk(Sender<(Change, Waiter)>);
+pub(crate) struct Disk<G: Group = Types>(Sender<(Change, Waiter<G>)>);
 
-impl Disk {
+impl<G: Group> Disk<G> {
     pub(super) fn start(database: Database) -> io::Result<(Self, JoinHandle<()>)> {
         let (sender, changes) = channel();
-        let thread = std::thread::Builder::new().name("control-disk".into()).spawn(move || run(&database, &changes))?;
+        let thread = std::thread::Builder::new().name(G::DISK_THREAD.into()).spawn(move || run(&database, &changes))?;
         Ok((Self(sender), thread))
     }
 
@@ -56,14 +56,14 @@ impl Disk {
     }
 
     /// Appends entries; `flushed` hears when they are on disk.
-    pub(crate) fn append(&self, entries: Vec<(u64, Vec<u8>)>, flushed: LogFlushed<Types>) {
+    pub(crate) fn append(&self, entries: Vec<(u64, Vec<u8>)>, flushed: LogFlushed<G>) {
         if let Err(unsent) = self.0.send((Change::Append(entries), Waiter::Log(flushed))) {
             unsent.0.1.tell(Err("the thread that writes has ended"));
         }
     }
 }
 
-impl Waiter {
+impl<G: Group> Waiter<G> {
     fn tell(self, outcome: Result<(), &str>) {
         let outcome = outcome.map_err(|why| io::Error::other(why.to_owned()));
         match self {
@@ -74,7 +74,7 @@ impl Waiter {
     }
 }
 
-fn run(database: &Database, changes: &Receiver<(Change, Waiter)>) {
+fn run<G: Group>(database: &Database, changes: &Receiver<(Change, Waiter<G>)>) {
     let mut failed: Option<String> = None;
     while let Ok(first) = changes.recv() {
         let batch: Vec<_> = std::iter::once(first).chain(changes.try_iter().take(BATCH_MAX - 1)).collect();

@@ -16,17 +16,23 @@ use super::{
     disk::{Change, Disk},
     encoded,
 };
-use crate::types::{Entry, LogId, StorageError, Types, Vote};
+use crate::types::{Entry, Group, LogId, StorageError, Types, Vote};
 
 /// What is on disk, or on its way there.
-#[derive(Debug, Default)]
-pub(crate) struct Log {
-    pub(crate) entries: BTreeMap<u64, Entry>,
+#[derive(Debug)]
+pub(crate) struct Log<G: Group = Types> {
+    pub(crate) entries: BTreeMap<u64, Entry<G>>,
     pub(crate) purged: Option<LogId>,
     pub(crate) vote: Option<Vote>,
 }
 
-impl Log {
+impl<G: Group> Default for Log<G> {
+    fn default() -> Self {
+        Self { entries: BTreeMap::new(), purged: None, vote: None }
+    }
+}
+
+impl<G: Group> Log<G> {
     /// Whether this member has ever voted or taken an entry.
     pub(crate) fn is_founded(&self) -> bool {
         self.vote.is_some() || self.purged.is_some() || !self.entries.is_empty()
@@ -39,39 +45,39 @@ impl Log {
 
 /// The log as `openraft` uses it. Clones share it.
 #[derive(Clone)]
-pub(crate) struct LogStore {
-    log: Arc<Mutex<Log>>,
-    disk: Disk,
+pub(crate) struct LogStore<G: Group = Types> {
+    log: Arc<Mutex<Log<G>>>,
+    disk: Disk<G>,
 }
 
-impl LogStore {
-    pub(super) fn new(log: Log, disk: Disk) -> Self {
+impl<G: Group> LogStore<G> {
+    pub(super) fn new(log: Log<G>, disk: Disk<G>) -> Self {
         Self { log: Arc::new(Mutex::new(log)), disk }
     }
 
     /// What is in memory, for a look at it.
-    pub(crate) fn shared(&self) -> Arc<Mutex<Log>> {
+    pub(crate) fn shared(&self) -> Arc<Mutex<Log<G>>> {
         Arc::clone(&self.log)
     }
 
-    fn log(&self) -> MutexGuard<'_, Log> {
+    fn log(&self) -> MutexGuard<'_, Log<G>> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl RaftLogReader<Types> for LogStore {
+impl<G: Group> RaftLogReader<G> for LogStore<G> {
     async fn try_get_log_entries<R: RangeBounds<u64> + Clone + Debug + OptionalSend>(
         &mut self,
         range: R,
-    ) -> Result<Vec<Entry>, StorageError> {
+    ) -> Result<Vec<Entry<G>>, StorageError> {
         Ok(self.log().entries.range(range).map(|(_, entry)| entry.clone()).collect())
     }
 }
 
-impl RaftLogStorage<Types> for LogStore {
+impl<G: Group> RaftLogStorage<G> for LogStore<G> {
     type LogReader = Self;
 
-    async fn get_log_state(&mut self) -> Result<LogState<Types>, StorageError> {
+    async fn get_log_state(&mut self) -> Result<LogState<G>, StorageError> {
         let log = self.log();
         Ok(LogState { last_purged_log_id: log.purged, last_log_id: log.last() })
     }
@@ -90,9 +96,9 @@ impl RaftLogStorage<Types> for LogStore {
         Ok(self.log().vote)
     }
 
-    async fn append<I>(&mut self, entries: I, flushed: LogFlushed<Types>) -> Result<(), StorageError>
+    async fn append<I>(&mut self, entries: I, flushed: LogFlushed<G>) -> Result<(), StorageError>
     where
-        I: IntoIterator<Item = Entry> + OptionalSend,
+        I: IntoIterator<Item = Entry<G>> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
         let mut log = self.log();

@@ -24,34 +24,32 @@ use star_core::message::{from_postcard, to_postcard};
 pub(crate) use self::{
     disk::Disk,
     log::{Log, LogStore},
-    state::{SharedReplica, StateStore},
+    state::{SharedReplica, StateStore, keep, sent},
 };
 use crate::{
     options::StartError,
-    types::{self, Entry, SnapshotMeta, StoreId},
+    types::{self, Entry, Group, SnapshotMeta, StoreId, Types, Vote},
 };
 
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 const FACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("facts");
 
-const FILE_NAME: &str = "control.redb";
-
 /// A snapshot as it is kept and sent.
 pub(crate) type Kept = (SnapshotMeta, bytes::Bytes);
 
 /// A store that was just opened.
-pub(crate) struct Opened {
+pub(crate) struct Opened<G: Group = Types> {
     pub(crate) store: StoreId,
-    pub(crate) log: LogStore,
-    pub(crate) disk: Disk,
+    pub(crate) log: LogStore<G>,
+    pub(crate) disk: Disk<G>,
     pub(crate) snapshot: Option<Kept>,
     /// Ends by itself when log and disk are dropped.
     pub(crate) thread: std::thread::JoinHandle<()>,
 }
 
-/// Opens the store in this directory, or makes it, for the plane of this number and its member of this index.
-pub(crate) fn open(directory: &Path, plane: u64, mine: usize) -> Result<Opened, StartError> {
-    let path = directory.join(FILE_NAME);
+/// Opens the store in this directory, or makes it, for the group (`plane`) of this number and its member of this index.
+pub(crate) fn open<G: Group>(directory: &Path, plane: u64, mine: usize) -> Result<Opened<G>, StartError> {
+    let path = directory.join(G::FILE);
     let wrong = |why: String| StartError::Store { path: path.clone(), why };
     fs::create_dir_all(directory).map_err(|error| wrong(error.to_string()))?;
     let database = Database::create(&path).map_err(|error| wrong(error.to_string()))?;
@@ -63,7 +61,7 @@ pub(crate) fn open(directory: &Path, plane: u64, mine: usize) -> Result<Opened, 
         _ => return Err(wrong("it does not say whose it is".into())),
     };
     let snapshot = fact(&database, "snapshot").map_err(&wrong)?;
-    let log = read_log(&database).map_err(&wrong)?;
+    let log = read_log(&database, store).map_err(&wrong)?;
     let (disk, thread) = Disk::start(database).map_err(|error| StartError::System(error.to_string()))?;
     Ok(Opened { store, log: LogStore::new(log, disk.clone()), disk, snapshot, thread })
 }
@@ -97,24 +95,33 @@ fn fact<T: DeserializeOwned>(database: &Database, name: &str) -> Result<Option<T
     found.map(|value| decoded(value.value())).transpose().map_err(|why| format!("its {name}: {why}"))
 }
 
-fn read_log(database: &Database) -> Result<Log, String> {
-    let mut log = Log { vote: fact(database, "vote")?, purged: fact(database, "purged")?, ..Log::default() };
+fn read_log<G: Group>(database: &Database, store: StoreId) -> Result<Log<G>, String> {
+    let vote = fact::<Vote>(database, "vote")?.map(|vote| begins_as_follower(vote, store));
+    let mut log = Log { vote, purged: fact(database, "purged")?, ..Log::default() };
     let read = database.begin_read().map_err(text)?;
     for entry in read.open_table(LOG).map_err(text)?.iter().map_err(text)? {
         let (index, value) = entry.map_err(text)?;
-        let entry: Entry = decoded(value.value()).map_err(|why| format!("entry {}: {why}", index.value()))?;
+        let entry: Entry<G> = decoded(value.value()).map_err(|why| format!("entry {}: {why}", index.value()))?;
         log.entries.insert(index.value(), entry);
     }
     Ok(log)
 }
 
-fn encoded<T: serde::Serialize>(value: &T) -> Vec<u8> {
+/// The vote with which the member of this store begins. One that led is no leader any more: the library would let it lead
+/// on in its term, and take the term's *first* entry for all that it must have applied before it answers reads. What was
+/// committed after that would be missing from them.
+fn begins_as_follower(vote: Vote, store: StoreId) -> Vote {
+    let led = vote.committed && vote.leader_id.voted_for() == Some(store);
+    if led { Vote { committed: false, ..vote } } else { vote }
+}
+
+pub(crate) fn encoded<T: serde::Serialize>(value: &T) -> Vec<u8> {
     let mut bytes = Vec::new();
     to_postcard(value, &mut bytes);
     bytes
 }
 
-fn decoded<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+pub(crate) fn decoded<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     from_postcard(bytes)
 }
 

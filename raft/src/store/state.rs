@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     replica::{Content, Replica},
-    types::{Entry, LogId, Membership, SnapshotMeta, StorageError, StoreId, Types},
+    types::{Entry, Group, LogId, Membership, SnapshotMeta, StorageError, StoreId, Types},
 };
 
 /// The replica and what wakes those who watch its documents. Clones share it.
@@ -144,7 +144,12 @@ impl RaftStateMachine<Types> for StateStore {
     }
 }
 
-async fn keep(disk: &Disk, latest: &AsyncMutex<Option<Kept>>, kept: Kept) -> Result<(), StorageError> {
+/// Writes a snapshot down, unless a later one is there.
+pub(crate) async fn keep<G: Group>(
+    disk: &Disk<G>,
+    latest: &AsyncMutex<Option<Kept>>,
+    kept: Kept,
+) -> Result<(), StorageError> {
     // Locked until it is on disk: one that was taken here must not overwrite a later one that comes from the leader.
     let mut latest = latest.lock().await;
     if latest.as_ref().is_some_and(|(meta, _)| meta.last_log_id > kept.0.last_log_id) {
@@ -156,6 +161,7 @@ async fn keep(disk: &Disk, latest: &AsyncMutex<Option<Kept>>, kept: Kept) -> Res
     Ok(())
 }
 
-fn sent((meta, content): Kept) -> Snapshot<Types> {
+/// A snapshot in the library's words.
+pub(crate) fn sent<G: Group>((meta, content): Kept) -> Snapshot<G> {
     Snapshot { meta, snapshot: Box::new(Cursor::new(content.into())) }
 }
