@@ -55,7 +55,7 @@ stop: tools ## Stop the star servers and Redis
 status: tools ## Show what runs, and whether it is healthy
 	$(TARGET)/service_manager status all
 
-bench: ## Measure Star beside Redis and NATS (Debian packages redis-server, nats-server; left out where missing)
+bench: ## Measure Star beside CRAQ, Raft, etcd, Redis and NATS (packages etcd-server, redis-server, nats-server; or left out)
 	$(CARGO) build --release --package star-cli
 	$(TARGET)/star compare --seconds $(SECONDS) --out bench-report
 

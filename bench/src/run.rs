@@ -205,7 +205,7 @@ impl Shared {
         };
         Report {
             system: self.options.system.name().to_owned(),
-            servers: self.options.pids.len().max(self.options.targets.len()),
+            servers: self.options.servers,
             seconds,
             errors: tally.error_codes.values().sum(),
             read: Part::new(&tally.read, seconds),

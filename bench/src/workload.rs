@@ -29,7 +29,9 @@ pub struct Options {
     pub system: System,
     /// The servers; client `i` talks to server `i % targets`.
     pub targets: Vec<Target>,
-    /// The processes of the servers, where they run on this machine: their use of the processor is counted.
+    /// Servers of the system: at least those that the load goes to.
+    pub servers: usize,
+    /// The processes of the servers, and of what belongs to them, where they run on this machine: their use of the processor is counted.
     pub pids: Vec<u32>,
     /// Connections.
     pub clients: usize,

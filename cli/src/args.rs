@@ -128,6 +128,12 @@ pub(crate) enum Command {
     Fault(FaultArgs),
     /// Break a cluster again and again under load, and prove that no write is lost and no read stale
     Chaos(ChaosArgs),
+    /// Run one of CRAQ's processes, as the program `craq` does; for `bench` and `compare`
+    #[command(subcommand, hide = true)]
+    Craq(craq::cli::Command),
+    /// Run one of the processes of the store on Raft, as the program `raft` does; for `bench` and `compare`
+    #[command(subcommand, hide = true)]
+    Raft(star_raft::cli::Command),
     /// Print a script that completes this command line in a shell
     Completions(CompletionsArgs),
 }

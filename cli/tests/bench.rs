@@ -55,6 +55,27 @@ fn with_a_stale_read(history: &str) -> String {
 }
 
 #[test]
+fn loads_on_craq_and_raft_are_linearizable_too() {
+    let place = Place::new(1);
+    for system in ["craq", "raft"] {
+        let report = bench(&place, &["--system", system, "--servers", "3", "--history", "h.jsonl", "--json"]).expect(0);
+        let report = report.json();
+        assert_eq!((&report["system"], &report["servers"]), (&system.into(), &3.into()), "{report}");
+        for part in ["read", "write"] {
+            assert!(report[part]["ops"].as_u64() > Some(0), "{part}: {report}");
+        }
+        let check = place.run(&["check", "h.jsonl", "--json"]).expect(0).json();
+        assert_eq!((&check["linearizable"], &check["keys"]), (&true.into(), &40.into()));
+    }
+    let mapped = bench(&place, &["--system", "craq", "--transport", "shm", "--json"]).expect(0).json();
+    assert!(mapped["mapped_reads"].as_u64() > Some(0), "{mapped}");
+    let left = place.left_behind();
+    assert!(left.iter().all(|path| path.ends_with("h.jsonl")), "{left:?}");
+    let refused = bench(&place, &["--system", "redis", "--history", "h.jsonl"]).expect(2);
+    assert!(refused.stderr.contains("--system star, craq or raft"), "{refused:#?}");
+}
+
+#[test]
 fn a_load_on_the_running_cluster_takes_what_is_there() {
     let place = Place::new(3);
     let _servers = Running::serve(&place);

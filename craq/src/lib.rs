@@ -3,9 +3,11 @@
 //!
 //! * [`protocol`]: the protocol as pure code, driven by the server and by the simulator.
 //! * [`CraqServer`]: one node, on threads of its own. [`Coordinator`]: what the nodes announce themselves to.
+//! * [`cli`]: the processes as commands, for the program `craq` and for others that start them.
 //!
 //! Clients are Star's (`star::StarClient`): both systems speak the same messages to clients.
 
+pub mod cli;
 mod coordinator;
 pub mod protocol;
 mod server;

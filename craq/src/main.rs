@@ -1,16 +1,15 @@
 //! `craq`: a coordinator, the nodes of a chain, and a client to try them with.
 
-mod cli;
-
 use std::process::ExitCode;
 
 use clap::Parser;
+use craq::cli::Cli;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match cli::run(&cli::Cli::parse()) {
+    match Cli::parse().command.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("craq: {error:#}");

@@ -1,5 +1,6 @@
 //! What a load says to the system that it measures, and how it understands the answers.
 
+mod etcd;
 mod nats;
 mod redis;
 mod star;
@@ -10,13 +11,19 @@ use star_core::{Key, RequestId};
 /// A system that can be measured, with what its clients have to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum System {
-    /// Star, and what speaks its wire format.
+    /// Star.
     Star,
+    /// CRAQ on Star's core, which speaks Star's wire format.
+    Craq,
+    /// The key-value store on Raft, which speaks Star's wire format.
+    Raft,
     /// Redis: a write is a `SET` and a `WAIT` for its replicas, a read a `GET` at the server that takes the writes.
     Redis {
         /// How many replicas must have a write before it counts as done.
         replicas: usize,
     },
+    /// etcd, through its JSON gateway.
+    Etcd,
     /// A key-value bucket of NATS `JetStream`: a write is published and acknowledged, a read asks for the last message.
     Nats {
         /// The name of the bucket.
@@ -29,6 +36,9 @@ impl System {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Star => "star",
+            Self::Craq => "craq",
+            Self::Raft => "raft",
+            Self::Etcd => "etcd",
             Self::Redis { .. } => "redis",
             Self::Nats { .. } => "nats",
         }
@@ -36,7 +46,8 @@ impl System {
 
     pub(crate) fn dialect(&self) -> Box<dyn Dialect> {
         match self {
-            Self::Star => Box::new(star::Star::new()),
+            Self::Star | Self::Craq | Self::Raft => Box::new(star::Star::new()),
+            Self::Etcd => Box::new(etcd::Etcd::default()),
             Self::Redis { replicas } => Box::new(redis::Redis::new(*replicas)),
             Self::Nats { bucket } => Box::new(nats::Nats::new(bucket)),
         }

@@ -20,7 +20,7 @@ pub(crate) mod up;
 
 use crate::{
     args::{Cli, Command},
-    error::CliResult,
+    error::{CliError, CliResult, Exit},
 };
 
 /// Does what the command line says.
@@ -43,6 +43,13 @@ pub(crate) fn run(cli: Cli) -> CliResult {
         Command::Demo(args) => demo::run(&global, &args),
         Command::Fault(args) => fault::run(&global, &args),
         Command::Chaos(args) => chaos::run(&global, &args),
+        Command::Craq(process) => other(process.run()),
+        Command::Raft(process) => other(process.run()),
         Command::Completions(args) => completions::run(&args),
     }
+}
+
+/// How the process of another system ended.
+fn other(outcome: anyhow::Result<()>) -> CliResult {
+    outcome.map(|()| Exit::Done).map_err(|error| CliError::new(format!("{error:#}")))
 }

@@ -1,10 +1,12 @@
-//! Other systems, started to be measured beside Star: servers of their own on free ports of this machine, with their
-//! objects in memory, as Star has them.
+//! Other systems, started to be measured beside Star: servers of their own on free ports of this machine.
 
+mod craq;
+mod etcd;
 mod nats;
+mod raft;
 pub(crate) mod redis;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use star_bench::{System, Target};
 use tokio::{
@@ -17,10 +19,26 @@ use crate::{error::CliError, names, processes::Daemon};
 /// The systems that can stand beside Star.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
+    /// CRAQ, on the core that Star stands on.
+    Craq,
+    /// The key-value store on Raft.
+    Raft,
+    /// An etcd cluster.
+    Etcd,
     /// One Redis server that takes the writes, and its replicas.
     Redis,
     /// A NATS cluster with a key-value bucket that all of its servers hold.
     Nats,
+}
+
+impl Peer {
+    /// Whether its clients are Star's, and what they see is linearizable: then it can be recorded and checked.
+    pub(crate) fn is_checkable(self) -> bool {
+        match self {
+            Self::Craq | Self::Raft => true,
+            Self::Etcd | Self::Redis | Self::Nats => false,
+        }
+    }
 }
 
 /// The servers of a peer. Dropping it kills them and removes their files.
@@ -31,22 +49,53 @@ pub(crate) struct Group {
     /// Where the load goes.
     pub(crate) targets: Vec<Target>,
     daemons: Vec<Daemon>,
-    directory: PathBuf,
+    /// What goes away with the servers; the first has their logs.
+    directories: Vec<PathBuf>,
+    /// One that others may use too, and that did not exist before.
+    new_directory: Option<PathBuf>,
+}
+
+/// What servers are started for.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) servers: usize,
+    /// Room for objects at each server, where it has to be set.
+    pub(crate) capacity_bytes: u64,
+    /// Where mapped stores are kept.
+    pub(crate) store_directory: PathBuf,
 }
 
 impl Group {
     /// Starts so many servers and waits until all of them hold what is written.
-    pub(crate) async fn start(peer: Peer, servers: usize) -> Result<Self, CliError> {
+    pub(crate) async fn start(peer: Peer, wanted: &Wanted) -> Result<Self, CliError> {
         match peer {
-            Peer::Redis => redis::group(servers).await,
-            Peer::Nats => nats::group(servers).await,
+            Peer::Craq => craq::group(wanted).await,
+            Peer::Raft => raft::group(wanted).await,
+            Peer::Etcd => etcd::group(wanted.servers).await,
+            Peer::Redis => redis::group(wanted.servers).await,
+            Peer::Nats => nats::group(wanted.servers).await,
         }
     }
 
     fn new(system: System) -> Result<Self, CliError> {
         let directory = std::env::temp_dir().join(format!("star-bench-{}-{}", system.name(), std::process::id()));
         std::fs::create_dir_all(&directory)?;
-        Ok(Self { system, targets: Vec::new(), daemons: Vec::new(), directory })
+        Ok(Self { system, targets: Vec::new(), daemons: Vec::new(), directories: vec![directory], new_directory: None })
+    }
+
+    /// The directory of its own.
+    fn directory(&self) -> &Path {
+        &self.directories[0]
+    }
+
+    /// Where the load goes without mapped stores.
+    pub(crate) fn tcp_targets(&self) -> Vec<Target> {
+        self.targets.iter().map(|target| Target { store: None, ..target.clone() }).collect()
+    }
+
+    /// Where reads of mapped stores go; empty if the system has none.
+    pub(crate) fn mapped_targets(&self) -> Vec<Target> {
+        self.targets.iter().filter(|target| target.store.is_some()).cloned().collect()
     }
 
     /// The processes of all servers.
@@ -58,8 +107,17 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         self.daemons.clear();
-        if let Err(error) = std::fs::remove_dir_all(&self.directory) {
-            crate::output::note(format!("{} was not removed: {error}", self.directory.display()));
+        for directory in &self.directories {
+            // One that was never made need not go.
+            if let Err(error) = std::fs::remove_dir_all(directory)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                crate::output::note(format!("{} was not removed: {error}", directory.display()));
+            }
+        }
+        if let Some(directory) = &self.new_directory {
+            // Fails if others have files there, and then it should.
+            let _ = std::fs::remove_dir(directory);
         }
     }
 }

@@ -16,7 +16,7 @@ pub(super) async fn group(servers: usize) -> Result<Group, CliError> {
     let (for_clients, for_servers) = ports.split_at(servers);
     let routes: Vec<String> = for_servers.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
     for number in 0..servers {
-        let path = |what: &str| group.directory.join(format!("{number}.{what}"));
+        let path = |what: &str| group.directory().join(format!("{number}.{what}"));
         let cluster = format!("listen: \"127.0.0.1:{}\", routes: {routes:?}", for_servers[number]);
         let settings = format!(
             "server_name: n{number}\nlisten: \"127.0.0.1:{}\"\njetstream {{ store_dir: \"{}\" }}\n\
@@ -26,7 +26,7 @@ pub(super) async fn group(servers: usize) -> Result<Group, CliError> {
         );
         std::fs::write(path("conf"), settings)?;
         let args = ["-c".to_owned(), path("conf").display().to_string()];
-        group.daemons.push(Daemon::start("nats-server", &args, &group.directory, number)?);
+        group.daemons.push(Daemon::start("nats-server", &args, group.directory(), number)?);
         group.targets.push(target(for_clients[number]));
     }
     let bucket = serde_json::json!({

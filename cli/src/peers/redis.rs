@@ -21,7 +21,7 @@ pub(super) async fn group(servers: usize) -> Result<Group, CliError> {
             args.extend(["--replicaof".to_owned(), follow]);
         }
         args.extend(["--repl-diskless-sync-delay", "0"].map(str::to_owned));
-        group.daemons.push(start(*port, &group.directory, number, &args)?);
+        group.daemons.push(start(*port, group.directory(), number, &args)?);
         let daemon = group.daemons.last_mut().expect("it was added just now");
         ready(daemon, *port).await?;
     }

@@ -1,4 +1,5 @@
-//! A server program of somebody else's that runs for as long as this program needs it.
+//! A server program that runs for as long as this program needs it: somebody else's, or another system's of this
+//! repository.
 
 use std::{fs::File, path::Path, process::Stdio, time::Duration};
 
@@ -22,7 +23,7 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts a program that is in the Debian package of the same name; what it prints goes to a file of that name in
+    /// Starts a program of a Debian package; what it prints goes to a file of that name in
     /// the directory, `number` behind it.
     pub(crate) fn start(
         program: &'static str,
@@ -30,9 +31,35 @@ impl Daemon {
         directory: &Path,
         number: usize,
     ) -> Result<Self, CliError> {
+        Self::spawn(program, Command::new(program), args, directory, number).map_err(|error| {
+            error
+                .context(format!("cannot start {program}"))
+                .hint(format!("install the package {}, or leave it out", package(program)))
+        })
+    }
+
+    /// Starts a system that is part of this program, as a process of its own: `system` is the first argument.
+    pub(crate) fn start_own(
+        system: &'static str,
+        args: &[String],
+        directory: &Path,
+        number: usize,
+    ) -> Result<Self, CliError> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg(system);
+        Self::spawn(system, command, args, directory, number)
+    }
+
+    fn spawn(
+        program: &'static str,
+        mut command: Command,
+        args: &[String],
+        directory: &Path,
+        number: usize,
+    ) -> Result<Self, CliError> {
         let log = directory.join(format!("{program}-{number}.log"));
         let file = File::create(&log)?;
-        let process = Command::new(program)
+        let process = command
             .args(args)
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
@@ -40,12 +67,7 @@ impl Daemon {
             // Ctrl-C at the terminal is for this program.
             .process_group(0)
             .kill_on_drop(true)
-            .spawn();
-        let process = process.map_err(|error| {
-            CliError::from(error)
-                .context(format!("cannot start {program}"))
-                .hint(format!("install the package {program}, or leave it out"))
-        })?;
+            .spawn()?;
         Ok(Self { program, process, log })
     }
 
@@ -78,6 +100,14 @@ impl Daemon {
     fn log_tail(&self) -> String {
         let text = std::fs::read(&self.log).unwrap_or_default();
         String::from_utf8_lossy(&text[text.len().saturating_sub(TAIL_BYTES)..]).trim().to_owned()
+    }
+}
+
+/// The Debian package of a program.
+fn package(program: &str) -> &str {
+    match program {
+        "etcd" => "etcd-server",
+        same => same,
     }
 }
 

@@ -17,8 +17,9 @@ chain                  the nodes as the coordinator knows them
 node PORT              read from another node from now on
 quit";
 
+/// What the client is started with.
 #[derive(Debug, Args)]
-pub(crate) struct ClientArgs {
+pub struct ClientArgs {
     /// The coordinator: a port of this machine, or host:port
     #[arg(long, default_value = ":1234", value_parser = super::address)]
     pub(crate) coordinator: String,
@@ -131,7 +132,7 @@ impl Shell {
         let status: serde_json::Value = serde_json::from_str(&status?)?;
         let cluster: Option<star_control::ClusterState> = serde_json::from_value(status["cluster"].clone())?;
         let Some(cluster) = cluster else { return Ok("no node has announced itself".to_owned()) };
-        let chain = craq::protocol::Chain::of(&cluster.stars[0]);
+        let chain = crate::protocol::Chain::of(&cluster.stars[0]);
         let line = |(place, id): (usize, &star_core::ServerId)| {
             let node = cluster.server(*id).map_or("", |server| server.addr.as_str());
             let role = match place {

@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
+use crate::{Coordinator, CoordinatorOptions};
 use clap::Args;
-use craq::{Coordinator, CoordinatorOptions};
 use star_control::LeaseConfig;
 use star_core::server::{Limits, bind};
 
+/// What the coordinator is started with.
 #[derive(Debug, Args)]
-pub(crate) struct CoordinatorArgs {
+pub struct CoordinatorArgs {
     /// Port to run the coordinator on; 0 for any that is free
     #[arg(long, default_value_t = 5200)]
     pub(crate) port: u16,

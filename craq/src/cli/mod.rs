@@ -1,4 +1,5 @@
-//! The command line: one module per process.
+//! The command line: one module per process. The program `craq` is nothing else; `star` has it as well, to start the
+//! processes that it measures.
 
 mod client;
 mod coordinator;
@@ -25,13 +26,15 @@ Examples, each in a terminal of its own:
 /// CRAQ: chain replication with apportioned queries
 #[derive(Debug, Parser)]
 #[command(name = "craq", version, about, after_help = EXAMPLES, arg_required_else_help = true)]
-pub(crate) struct Cli {
+pub struct Cli {
+    /// Which process.
     #[command(subcommand)]
-    command: Command,
+    pub command: Command,
 }
 
+/// The processes.
 #[derive(Debug, Subcommand)]
-enum Command {
+pub enum Command {
     /// Keeps the order of the chain, takes announcements of nodes, and passes writes on to the head
     Coordinator(coordinator::CoordinatorArgs),
     /// One node of the chain
@@ -40,11 +43,14 @@ enum Command {
     Client(client::ClientArgs),
 }
 
-pub(crate) fn run(cli: &Cli) -> anyhow::Result<()> {
-    match &cli.command {
-        Command::Coordinator(args) => coordinator::run(args),
-        Command::Node(args) => node::run(args),
-        Command::Client(args) => client::run(args),
+impl Command {
+    /// Runs the process until it is told to end.
+    pub fn run(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Coordinator(args) => coordinator::run(args),
+            Self::Node(args) => node::run(args),
+            Self::Client(args) => client::run(args),
+        }
     }
 }
 

@@ -2,28 +2,32 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
-use craq::{
+use crate::{
     Coordinator, CraqOptions, CraqServer,
     protocol::{Acks, NodeConfig, Reads},
 };
+use clap::{Args, ValueEnum};
 use star_control::{LeaseConfig, PlanConfig};
 use star_core::{
     Incarnation, ServerId,
     server::{Limits, bind},
 };
 
-/// One chain, as the coordinator keeps one order.
-const CHAINS: u16 = 1;
-
+/// What the node is started with.
 #[derive(Debug, Args)]
-pub(crate) struct NodeArgs {
+pub struct NodeArgs {
     /// Port to run the node on; 0 for any that is free
     #[arg(long, default_value_t = 5201)]
     pub(crate) port: u16,
     /// The coordinator: a port of this machine, or host:port
     #[arg(long, default_value = ":1235", value_parser = super::address)]
     pub(crate) coordinator: String,
+    /// How many chains the keys are spread over, each with a head and a tail of its own; the same at all nodes
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    chains: u16,
+    /// How many nodes have to be there before the chains begin; later ones join at the tail
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    begin_with: u16,
     /// How reads are answered
     #[arg(long, default_value = "apportioned")]
     reads: ReadsArg,
@@ -68,7 +72,7 @@ pub(crate) fn run(args: &NodeArgs) -> anyhow::Result<()> {
         node: NodeConfig {
             reads: args.reads.into(),
             acks: Acks::Chain,
-            ..NodeConfig::new(ServerId::default(), &name, Incarnation::default(), CHAINS)
+            ..NodeConfig::new(ServerId::default(), &name, Incarnation::default(), args.chains)
         },
         cluster: super::CLUSTER.to_owned(),
         limits: Limits::default(),
@@ -76,7 +80,12 @@ pub(crate) fn run(args: &NodeArgs) -> anyhow::Result<()> {
         store_path: args.directory.join(&name),
         store_capacity_bytes: args.capacity,
         control: Coordinator::control_of(&args.coordinator),
-        plan: PlanConfig { stars: CHAINS, initial_servers: 1, replicas: None, follow_alive: true },
+        plan: PlanConfig {
+            stars: args.chains,
+            initial_servers: usize::from(args.begin_with),
+            replicas: None,
+            follow_alive: true,
+        },
         lease: LeaseConfig::default(),
         allows_faults: args.faults,
     };

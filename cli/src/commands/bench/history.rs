@@ -21,8 +21,8 @@ const INITIAL: u8 = b'.';
 /// Writes every key once, so that all that can be read stands in the history; returns the keys' versions.
 pub(super) async fn fill(options: &Options) -> Result<Vec<Recorded>, CliError> {
     let addrs: Vec<String> = options.targets.iter().map(|target| target.addr.clone()).collect();
-    let client =
-        StarClient::connect(&addrs, star::Options { transport: Transport::Tcp, ..star::Options::default() }).await?;
+    let only_given = star::Options { transport: Transport::Tcp, only_given: true, ..star::Options::default() };
+    let client = StarClient::connect(&addrs, only_given).await?;
     let value = Bytes::from(vec![INITIAL; options.value_bytes]);
     let text = String::from_utf8_lossy(&value).into_owned();
     let mut initial = Vec::with_capacity(options.keys as usize);

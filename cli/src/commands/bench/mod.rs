@@ -15,7 +15,7 @@ use crate::{
     connection,
     error::{CliError, CliResult, Exit},
     output,
-    peers::{Group, Peer},
+    peers::{Group, Peer, Wanted},
     processes::{Plan, Processes},
     settings,
     signals::Signals,
@@ -83,8 +83,14 @@ pub(crate) struct BenchArgs {
 pub(crate) enum SystemArg {
     /// Star replication
     Star,
+    /// CRAQ, on the core that Star stands on
+    Craq,
+    /// A key-value store on Raft (openraft), its log on disk
+    Raft,
     /// Redis: each write waits for all replicas; needs the Debian package redis-server
     Redis,
+    /// etcd through its JSON gateway, its log on disk; needs the Debian package etcd-server
+    Etcd,
     /// A key-value bucket of NATS; needs the Debian package nats-server
     Nats,
 }
@@ -94,6 +100,9 @@ impl SystemArg {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Star => "star",
+            Self::Craq => "craq",
+            Self::Raft => "raft",
+            Self::Etcd => "etcd",
             Self::Redis => "redis",
             Self::Nats => "nats",
         }
@@ -103,6 +112,9 @@ impl SystemArg {
     pub(crate) fn peer(self) -> Option<Peer> {
         match self {
             Self::Star => None,
+            Self::Craq => Some(Peer::Craq),
+            Self::Raft => Some(Peer::Raft),
+            Self::Etcd => Some(Peer::Etcd),
             Self::Redis => Some(Peer::Redis),
             Self::Nats => Some(Peer::Nats),
         }
@@ -165,16 +177,30 @@ pub(crate) fn run(global: &GlobalArgs, args: &BenchArgs) -> CliResult {
 
 /// Measures another system, on servers of its own.
 async fn run_peer(global: &GlobalArgs, args: &BenchArgs, peer: Peer) -> CliResult {
-    if !args.connect.is_empty() || args.history.is_some() {
-        return Err(CliError::usage("--connect and --history are for --system star")
+    if !args.connect.is_empty() {
+        return Err(CliError::usage("--connect is for --system star")
             .hint("other systems are measured on servers that are started for it"));
+    }
+    if args.history.is_some() && !peer.is_checkable() {
+        return Err(CliError::usage("--history is for systems that speak to Star's clients, and are linearizable")
+            .hint("--system star, craq or raft"));
     }
     let mut signals = Signals::new()?;
     let work = async {
-        let group = Group::start(peer, usize::from(args.servers)).await?;
-        let options =
-            Options { system: group.system.clone(), pids: group.pids(), ..options(args, group.targets.clone()) };
-        let report = run_load(options).await?;
+        let wanted = Wanted {
+            servers: usize::from(args.servers),
+            capacity_bytes: capacity(global, args)?,
+            store_directory: settings::load(global)?.store.directory,
+        };
+        let group = Group::start(peer, &wanted).await?;
+        let targets = match args.transport {
+            TransportArg::Tcp => group.tcp_targets(),
+            TransportArg::Auto => group.targets.clone(),
+            TransportArg::Shm => group.mapped_targets(),
+        };
+        let servers = usize::from(args.servers);
+        let options = Options { system: group.system.clone(), servers, pids: group.pids(), ..options(args, targets) };
+        let report = load(args, options).await?;
         print(global, args, &report)?;
         Ok(Exit::Done)
     };
@@ -208,11 +234,15 @@ async fn running(global: &GlobalArgs, args: &BenchArgs) -> Result<Option<Cluster
 
 /// A cluster of its own, with room for all keys.
 fn own_plan(global: &GlobalArgs, args: &BenchArgs) -> Result<Plan, CliError> {
+    let own = [("store.capacity_bytes".to_owned(), capacity(global, args)?.to_string())];
+    Plan::own_cluster(global, "bench", usize::from(args.servers), &own)
+}
+
+/// Room for all keys, in bytes.
+fn capacity(global: &GlobalArgs, args: &BenchArgs) -> Result<u64, CliError> {
     // Twice: while a key is written, the store holds the version before as well.
     let needed = args.keys.saturating_mul(args.value_size as u64 + 256).saturating_mul(2);
-    let capacity = needed.max(settings::load(global)?.store.capacity_bytes);
-    let own = [("store.capacity_bytes".to_owned(), capacity.to_string())];
-    Plan::own_cluster(global, "bench", usize::from(args.servers), &own)
+    Ok(needed.max(settings::load(global)?.store.capacity_bytes))
 }
 
 async fn measure(global: &GlobalArgs, args: &BenchArgs, cluster: &ClusterStatus, own: bool) -> CliResult {
@@ -222,20 +252,20 @@ async fn measure(global: &GlobalArgs, args: &BenchArgs, cluster: &ClusterStatus,
         let whose = if own { "a cluster of its own" } else { "the running cluster" };
         output::note(format!("{} servers of {whose}", options.targets.len()));
     }
-    let initial = match &args.history {
-        // What the keys hold before the load belongs to the history, so it is written and recorded here.
-        Some(_) => {
-            options.fill = false;
-            history::fill(&options).await?
-        }
-        None => Vec::new(),
-    };
-    let mut report = run_load(options).await?;
-    if let Some(path) = &args.history {
-        history::write(path, &initial, &std::mem::take(&mut report.history))?;
-    }
+    let report = load(args, options).await?;
     print(global, args, &report)?;
     Ok(Exit::Done)
+}
+
+/// Runs the load, and writes its history if that is wanted.
+async fn load(args: &BenchArgs, mut options: Options) -> Result<Report, CliError> {
+    let Some(path) = &args.history else { return run_load(options).await };
+    // What the keys hold before the load belongs to the history, so it is written and recorded here.
+    options.fill = false;
+    let initial = history::fill(&options).await?;
+    let mut report = run_load(options).await?;
+    history::write(path, &initial, &std::mem::take(&mut report.history))?;
+    Ok(report)
 }
 
 /// Runs a load with its progress shown.
@@ -250,6 +280,7 @@ async fn run_load(options: Options) -> Result<Report, CliError> {
 fn options(args: &BenchArgs, targets: Vec<Target>) -> Options {
     Options {
         system: System::Star,
+        servers: targets.len(),
         pids: Vec::new(),
         targets,
         clients: args.clients,

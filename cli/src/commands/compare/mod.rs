@@ -18,8 +18,9 @@ use crate::{
     connection,
     error::{CliError, CliResult, Exit},
     output,
-    peers::Group,
+    peers::{Group, Wanted},
     processes::{Plan, Processes},
+    settings,
     signals::Signals,
 };
 
@@ -32,13 +33,13 @@ Every system gets servers of its own, which run one system at a time; the rounds
 shows medians. Systems whose program is not installed are left out, and a note says so.";
 
 /// Room for the largest load of all rows, with the versions before.
-const CAPACITY: &str = "512 MiB";
+const CAPACITY_BYTES: u64 = 512 << 20;
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct CompareArgs {
     /// The systems to measure, in the order of the table
-    #[arg(long, value_delimiter = ',', default_value = "star,redis,nats")]
+    #[arg(long, value_delimiter = ',', default_value = "star,craq,raft,etcd,redis,nats")]
     systems: Vec<SystemArg>,
     /// Servers of each system
     #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=9))]
@@ -165,11 +166,13 @@ async fn one_round(
 ) -> Result<Vec<Option<Report>>, CliError> {
     let servers = usize::from(args.servers);
     if let Some(peer) = system.peer() {
-        let group = Group::start(peer, servers).await?;
-        let place = Place { system: group.system.clone(), pids: group.pids(), tcp: &group.targets, mapped: &[] };
+        let store_directory = settings::load(global)?.store.directory;
+        let group = Group::start(peer, &Wanted { servers, capacity_bytes: CAPACITY_BYTES, store_directory }).await?;
+        let (tcp, mapped) = (group.tcp_targets(), group.mapped_targets());
+        let place = Place { system: group.system.clone(), pids: group.pids(), tcp: &tcp, mapped: &mapped };
         return all_rows(args, rows, &place, bar).await;
     }
-    let own = [("store.capacity_bytes".to_owned(), format!("{CAPACITY:?}"))];
+    let own = [("store.capacity_bytes".to_owned(), CAPACITY_BYTES.to_string())];
     let mut own = Processes::start(Plan::own_cluster(global, "compare", servers, &own)?)?;
     let outcome = async {
         let cluster = own.ready(|_| {}).await?;
@@ -213,6 +216,7 @@ fn options(args: &CompareArgs, row: &Row, place: &Place<'_>, targets: &[Target])
     Options {
         system: place.system.clone(),
         targets: targets.to_vec(),
+        servers: usize::from(args.servers),
         pids: place.pids.clone(),
         clients: row.clients,
         pipeline: row.pipeline,

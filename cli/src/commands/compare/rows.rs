@@ -10,7 +10,7 @@ pub(super) struct Row {
     pub(super) read_share: f64,
     pub(super) keys: u64,
     pub(super) value_bytes: usize,
-    /// Reads go to the mapped store; for Star alone.
+    /// Reads go to the mapped store; for systems that have one.
     pub(super) mapped: bool,
 }
 
