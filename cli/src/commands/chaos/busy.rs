@@ -96,6 +96,7 @@ impl Saturation {
             system: System::Star,
             targets: vec![Target { addr: addr.to_owned(), store: None }],
             pids: Vec::new(),
+            servers: 1,
             clients: 16,
             pipeline: 64,
             seconds: time.as_secs_f64(),
