@@ -17,7 +17,7 @@ fn wrong_flags_are_usage_errors() {
         (&["get", "k", "--transport", "pigeon"], "pigeon"),
         (&["get", "k", "--timeout", "soon"], "soon"),
         (&["get", "k", "--set", "nonsense"], "section.key=value"),
-        (&["bench", "--system", "raft"], "possible values: star"),
+        (&["bench", "--system", "paxos"], "possible values: star"),
         (&["bench", "--read-share", "2"], "between 0 and 1"),
         (&["bench", "--seconds", "0"], "more than 0"),
         (&["bench", "--history", "h", "--value-size", "8"], "at least 24 bytes"),

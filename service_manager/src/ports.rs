@@ -79,8 +79,13 @@ mod tests {
         assert!(!is_free(addr).expect("an answer"));
         assert_eq!(holder(addr.port()).expect("this process").pid, std::process::id());
         drop(listener);
-        assert!(is_free(addr).expect("an answer"));
-        assert_eq!(holder(addr.port()), None);
+        // Another test's process may have been begun just now: it has all open files of this one until its program runs.
+        let is_given_back = || is_free(addr).expect("an answer") && holder(addr.port()).is_none();
+        let is_given_back = (0..10_000).any(|_| {
+            std::thread::yield_now();
+            is_given_back()
+        });
+        assert!(is_given_back);
     }
 
     #[test]
