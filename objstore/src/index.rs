@@ -159,6 +159,19 @@ impl Table {
         None
     }
 
+    /// Asks for the line of a hash's bucket.
+    #[inline]
+    pub(crate) fn prefetch(&self, memory: &Memory, hash: u64) {
+        memory.prefetch(Self::at_word(self.home(hash)) * WORD, BUCKET_WORDS * WORD);
+    }
+
+    /// A slot of the hash's own bucket that may be the key's, of whatever moment: only good to ask for its block early.
+    #[inline]
+    pub(crate) fn guess(&self, memory: &Memory, hash: u64) -> Option<Slot> {
+        let row: [u64; BUCKET_SLOTS] = memory.load_row(Self::at_word(self.home(hash)) + 1);
+        row.into_iter().map(Slot).find(|slot| slot.tag() == tag(hash) && *slot != Slot::EMPTY)
+    }
+
     /// Calls `visit` for each taken slot of a bucket and its continuation. Returns false, and ends early, where the chain
     /// is led back into itself: by damage, or for a reader by a change.
     pub(crate) fn each(&self, memory: &impl Words, home: u64, mut visit: impl FnMut(Slot)) -> bool {

@@ -145,10 +145,12 @@ impl Memory {
     /// Whether these bytes stand at a word's start, as [`Self::write_padded`] put them. False past the end.
     #[inline]
     pub(crate) fn equals(&self, at_word: usize, bytes: &[u8]) -> bool {
-        let count = bytes.len().div_ceil(WORD);
-        self.words().get(at_word..at_word + count).is_some_and(|cells| {
-            cells.iter().zip(padded_words(bytes)).all(|(cell, word)| cell.load(Ordering::Relaxed) == word)
-        })
+        let (chunks, tail) = bytes.as_chunks::<WORD>();
+        let Some(cells) = self.words().get(at_word..at_word + bytes.len().div_ceil(WORD)) else { return false };
+        let is_word =
+            |(cell, chunk): (&AtomicU64, &[u8; WORD])| cell.load(Ordering::Relaxed) == u64::from_ne_bytes(*chunk);
+        cells.iter().zip(chunks).all(is_word)
+            && cells.get(chunks.len()).is_none_or(|cell| cell.load(Ordering::Relaxed) == last_word(bytes, tail))
     }
 
     /// Copies `bytes` bytes from a word's start into the emptied `buffer`. False, and nothing copied, past the end.
@@ -199,13 +201,19 @@ fn put(cell: &AtomicU64, value: u64, order: Ordering) {
 #[inline]
 fn padded_words(bytes: &[u8]) -> impl Iterator<Item = u64> {
     let (chunks, tail) = bytes.as_chunks::<WORD>();
-    let last = (!tail.is_empty()).then(|| match bytes.last_chunk::<WORD>() {
+    let last = (!tail.is_empty()).then(|| last_word(bytes, tail));
+    chunks.iter().map(|chunk| u64::from_ne_bytes(*chunk)).chain(last)
+}
+
+/// The bytes of a last word that is not whole, filled with zeros. `tail` is the end of `bytes`.
+#[inline]
+fn last_word(bytes: &[u8], tail: &[u8]) -> u64 {
+    match bytes.last_chunk::<WORD>() {
         // The last whole word's worth, without what the word before has. Bytes put together in memory would have to
         // reach it before they could be loaded as a word, and everything before them too.
         Some(end) => (u64::from_le_bytes(*end) >> (8 * (WORD - tail.len()))).to_le(),
         None => tail.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)).to_le(),
-    });
-    chunks.iter().map(|chunk| u64::from_ne_bytes(*chunk)).chain(last)
+    }
 }
 
 #[cfg(test)]

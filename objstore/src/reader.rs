@@ -32,6 +32,9 @@ pub use reference::Ref;
 /// writer some 20 ns, unless it loses its processor in the middle.
 const LOOKS_MAX: usize = 64;
 
+/// Keys whose memory is asked for at a time in a read of many: of 8, 16 and 32, what was fastest.
+const AHEAD: usize = 16;
+
 /// How much of a block a reader asks for at once, before it knows how long it is.
 const SMALL_READ_BYTES: usize = 192;
 
@@ -137,6 +140,27 @@ impl Reader {
     #[inline]
     pub fn get(&self, key: &Key, buffer: &mut Vec<u8>) -> Answer {
         self.copy(key, buffer, &mut Live(&self.clock))
+    }
+
+    /// Reads many keys, each as [`Self::get`] does, and calls `each` with the key's place, its answer and its bytes, in
+    /// order. Each read is linearizable by itself; together they are no snapshot.
+    ///
+    /// Several times as fast as one after the other where the objects are not in the processor's caches: the memory is
+    /// asked for those of 16 keys at a time.
+    pub fn get_many(&self, keys: &[Key], mut each: impl FnMut(usize, Answer, &[u8])) {
+        let mut buffer = Vec::new();
+        for (group, first) in keys.chunks(AHEAD).zip((0..).step_by(AHEAD)) {
+            group.iter().for_each(|key| self.table.prefetch(&self.memory, key.hash()));
+            for key in group {
+                if let Some(slot) = self.table.guess(&self.memory, key.hash()) {
+                    self.memory.prefetch(slot.block_at(), SMALL_READ_BYTES);
+                }
+            }
+            for (key, at) in group.iter().zip(first..) {
+                let answer = self.get(key, &mut buffer);
+                each(at, answer, &buffer);
+            }
+        }
     }
 
     /// The latest object of a key, in place: nothing is copied, whatever its size. As linearizable as [`Self::get`].

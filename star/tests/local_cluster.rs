@@ -95,6 +95,31 @@ fn many_keys_in_one_request_and_lists() {
 }
 
 #[test]
+fn more_keys_than_a_server_takes_at_a_time_are_read_by_each_way() {
+    let cluster = block_on(StarCluster::start_local(3)).expect("the cluster starts");
+    let addrs: Vec<String> = cluster.servers().map(|server| server.addr().to_owned()).collect();
+    let names: Vec<String> = (0..2500).map(|number| format!("k{number}")).collect();
+    let keys: Vec<&str> = names.iter().map(String::as_str).collect();
+    let client = BlockingClient::connect(&addrs, star::Options::default()).expect("the cluster answers");
+    // Every other key, so that those which are there and those which are not stand side by side.
+    let objects: Vec<(&str, Bytes)> =
+        keys.iter().step_by(2).map(|key| (*key, Bytes::copy_from_slice(key.as_bytes()))).collect();
+    for some in objects.chunks(1000) {
+        client.set_many(some).expect("the writes");
+    }
+    for transport in [star::Transport::Tcp, star::Transport::Shm] {
+        let options = star::Options { transport, ..star::Options::default() };
+        let client = BlockingClient::connect(&addrs, options).expect("the cluster answers");
+        let read = client.get_many(&keys).expect("the reads");
+        assert_eq!(read.len(), keys.len());
+        for (number, (key, object)) in keys.iter().zip(read).enumerate() {
+            let wanted = number.is_multiple_of(2).then_some(key.as_bytes());
+            assert_eq!(object.as_ref().map(|object| &object.value[..]), wanted, "{key}, {transport:?}");
+        }
+    }
+}
+
+#[test]
 fn an_object_of_the_greatest_size_and_one_above_it() {
     block_on(async {
         let cluster = StarCluster::start_local(3).await.expect("the cluster starts");

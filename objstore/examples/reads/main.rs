@@ -52,10 +52,13 @@ fn nanoseconds(clock: ClockId) -> u64 {
 /// What takes part, by name; each call reads the key of a number.
 type Contestant<'a> = (&'static str, Box<dyn FnMut(usize) + 'a>);
 
-fn compare(keys: usize, calls: usize, contestants: &mut [Contestant<'_>]) {
+fn compare(keys: usize, (warm_calls, calls): (usize, usize), contestants: &mut [Contestant<'_>]) {
     let mut turns = vec![Vec::new(); contestants.len()];
     for turn in 0..TURNS {
         for ((_, call), times) in contestants.iter_mut().zip(&mut turns) {
+            // What the others left of the caches says nothing of this one: a process that goes on reading finds its own.
+            let mut random = Random(turn as u64 + 1000);
+            (0..warm_calls).for_each(|_| call(random.below(keys)));
             let mut random = Random(turn as u64);
             let begin = (processor_time(), nanoseconds(ClockId::Monotonic));
             (0..calls).for_each(|_| call(random.below(keys)));
@@ -129,10 +132,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let bare = Bare::new(&keys, &value);
     let (env, database) = lmdb(directory.path(), &keys, &value)?;
     let (mut buffer, mut huge_buffer, mut bare_buffer, mut clocked) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut batch = Vec::new();
     println!("{count} keys, values of {value_bytes} B; {TURNS} turns of {calls} calls, one after the other");
+    let warm_calls = env::var("WARM").map_or(0, |w| w.parse().unwrap());
     compare(
         count,
-        calls,
+        (warm_calls, calls),
         &mut [
             ("bare sequence lock", Box::new(|i| assert!(bare.get(keys[i].hash(), None)))),
             ("  and a copy", Box::new(|i| assert!(bare.get(keys[i].hash(), Some(&mut bare_buffer))))),
@@ -155,6 +160,18 @@ fn main() -> Result<(), Box<dyn Error>> {
                         reader.get_ref(&keys[i]).map(|found| found.map(|at| at.first().copied())),
                         Ok(Some(first))
                     );
+                }),
+            ),
+            (
+                "Reader::get_many, of 64",
+                Box::new(|i| {
+                    batch.push(keys[i].clone());
+                    if batch.len() == 64 {
+                        reader.get_many(&batch, |_, answer, value| {
+                            assert!(matches!(answer, Answer::Found { .. }) && value.len() == value_bytes)
+                        });
+                        batch.clear();
+                    }
                 }),
             ),
             ("  contains, huge pages", Box::new(|i| assert_eq!(huge.contains(&keys[i]), Ok(true)))),
@@ -206,7 +223,7 @@ fn ask_redis(directory: &Path, keys: &[Key], value: &[u8], calls: usize) -> Resu
     let (mut of_unix, mut of_tcp) = (Vec::new(), Vec::new());
     compare(
         keys.len(),
-        calls.min(500),
+        (0, calls.min(500)),
         &mut [
             ("Redis, Unix socket", Box::new(|i| assert!(unix.get(&keys[i], &mut of_unix).expect("an answer")))),
             ("Redis, TCP", Box::new(|i| assert!(tcp.get(&keys[i], &mut of_tcp).expect("an answer")))),

@@ -121,6 +121,35 @@ impl Mapped {
         })
     }
 
+    /// Copies of the keys' objects, as far as this store can answer, and whether it could not for a reason that is not
+    /// the key's alone. The copies are parts of one buffer.
+    pub(super) fn get_many(&self, keys: &[Key]) -> (Vec<MappedRead<Object>>, bool) {
+        let (mut found, mut values) = (Vec::with_capacity(keys.len()), Vec::new());
+        let read = self.with(|reader| {
+            reader.get_many(keys, |_, answer, value| {
+                values.extend_from_slice(value);
+                found.push((answer, values.len()));
+            });
+            Ok(())
+        });
+        if read.is_err() {
+            return (keys.iter().map(|_| MappedRead::AskServer).collect(), true);
+        }
+        let (values, mut lapsed, mut from) = (Bytes::from(values), false, 0);
+        let taken = found.into_iter().map(|(answer, end)| {
+            let value = values.slice(std::mem::replace(&mut from, end)..end);
+            match answer {
+                Answer::Found { version, encoding } => MappedRead::Answer(Some(Object { value, version, encoding })),
+                Answer::NotFound => MappedRead::Answer(None),
+                Answer::Ask(reason) => {
+                    lapsed |= !matches!(reason, Reason::Dirty | Reason::Contended);
+                    MappedRead::AskServer
+                }
+            }
+        });
+        (taken.collect(), lapsed)
+    }
+
     /// The key's object in place, if this store can answer; a copy if nothing more can be pinned.
     #[inline]
     pub(super) fn get_ref(&self, key: &Key) -> Result<MappedRead<ObjectRef>, Reason> {

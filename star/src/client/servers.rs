@@ -155,6 +155,15 @@ impl Servers {
         self.mapped.get(key).unwrap_or_else(|_| self.look_for_another())
     }
 
+    /// The same for many keys, in their order.
+    pub(super) fn read_many_mapped(&self, keys: &[Key]) -> Vec<MappedRead<Object>> {
+        let (answers, lapsed) = self.mapped.get_many(keys);
+        if lapsed {
+            self.look_for_another::<Object>();
+        }
+        answers
+    }
+
     /// The same without a copy.
     #[inline]
     pub(super) fn pin_mapped(&self, key: &Key) -> MappedRead<ObjectRef> {
