@@ -1,17 +1,19 @@
 //! Prints what reads of a mapped store cost here, beside what they could cost at best and what LMDB takes:
-//! `cargo run --release -p star-objstore --example reads [keys] [value bytes]`.
+//! `cargo run --release -p star-replication --example reads [keys] [value bytes]`.
 //!
 //! All take turns in one run. The time that counts is the thread's processor time, so that what else the machine does
 //! counts less; for Redis, where most of a call is another process's work and waiting, it is what passes. The keys are visited in no order that a processor could foresee. Hashed beforehand for the bare lookup
 //! and the [`Reader`], as a client does it once per call.
 
 mod bare;
+mod client;
 mod crowd;
 mod redis;
 
 use std::{env, error::Error, hint::black_box, path::Path, sync::Arc};
 
 use bare::Bare;
+use client::Client;
 use crowd::{Crowd, crowd};
 use heed::types::Bytes;
 use redis::Redis;
@@ -28,6 +30,10 @@ const TURNS: usize = 31;
 const CALLS_MAX: usize = 30_000;
 /// A turn copies no more than about this many bytes.
 const TURN_BYTES: usize = 1 << 27;
+/// Keys that are read in one call, where a call takes many.
+const MANY: usize = 64;
+/// More objects than this take a Redis server minutes to be given, one by one.
+const REDIS_KEYS_MAX: usize = 1_000_000;
 
 /// A cheap sequence.
 struct Random(u64);
@@ -52,13 +58,10 @@ fn nanoseconds(clock: ClockId) -> u64 {
 /// What takes part, by name; each call reads the key of a number.
 type Contestant<'a> = (&'static str, Box<dyn FnMut(usize) + 'a>);
 
-fn compare(keys: usize, (warm_calls, calls): (usize, usize), contestants: &mut [Contestant<'_>]) {
+fn compare(keys: usize, calls: usize, contestants: &mut [Contestant<'_>]) {
     let mut turns = vec![Vec::new(); contestants.len()];
     for turn in 0..TURNS {
         for ((_, call), times) in contestants.iter_mut().zip(&mut turns) {
-            // What the others left of the caches says nothing of this one: a process that goes on reading finds its own.
-            let mut random = Random(turn as u64 + 1000);
-            (0..warm_calls).for_each(|_| call(random.below(keys)));
             let mut random = Random(turn as u64);
             let begin = (processor_time(), nanoseconds(ClockId::Monotonic));
             (0..calls).for_each(|_| call(random.below(keys)));
@@ -117,6 +120,58 @@ fn lmdb(
     Ok((env, database))
 }
 
+/// The rows of one mapped store; each call checks what it read.
+fn mapped<'a>(
+    names: [&'static str; 4],
+    reader: &'a Arc<Reader>,
+    keys: &'a [Key],
+    value: &'a [u8],
+) -> Vec<Contestant<'a>> {
+    let (mut buffer, mut batch) = (Vec::new(), Vec::new());
+    vec![
+        (names[0], Box::new(|i| assert_eq!(reader.contains(&keys[i]), Ok(true)))),
+        (names[1], Box::new(move |i| assert!(matches!(reader.get(&keys[i], &mut buffer), Answer::Found { .. })))),
+        (
+            names[2],
+            Box::new(|i| {
+                let found = reader.get_ref(&keys[i]).map(|found| found.map(|at| at.first().copied()));
+                assert_eq!(found, Ok(Some(value.first().copied())));
+            }),
+        ),
+        (
+            names[3],
+            Box::new(move |i| {
+                batch.push(keys[i].clone());
+                if batch.len() == MANY {
+                    reader.get_many(&batch, |_, answer, read| {
+                        assert!(matches!(answer, Answer::Found { .. }) && read.len() == value.len());
+                    });
+                    batch.clear();
+                }
+            }),
+        ),
+    ]
+}
+
+/// The rows of the client's public calls, which take the key's text and hash it.
+fn of_client<'a>(client: &'a Client, keys: &'a [Key], value: &'a [u8]) -> Vec<Contestant<'a>> {
+    let mut batch = Vec::new();
+    vec![
+        ("StarClient::get", Box::new(|i| assert_eq!(client.get(&keys[i]), value.len()))),
+        ("StarClient::get_ref", Box::new(|i| assert_eq!(client.get_ref(&keys[i]), value.first().copied()))),
+        (
+            "StarClient::get_many, of 64",
+            Box::new(move |i| {
+                batch.push(keys[i].as_str());
+                if batch.len() == MANY {
+                    assert_eq!(client.get_many(&batch), MANY);
+                    batch.clear();
+                }
+            }),
+        ),
+    ]
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let argument = |at: usize, default| env::args().nth(at).map_or(Ok(default), |text| text.parse::<usize>());
     let (count, value_bytes) = (argument(1, 100_000)?, argument(2, 100)?);
@@ -124,84 +179,47 @@ fn main() -> Result<(), Box<dyn Error>> {
     let directory = tempfile::tempdir_in(Path::new("/dev/shm"))?;
     let keys: Vec<Key> = (0..count).map(|i| Key::new(format!("key-{i:08}"))).collect();
     let value = vec![7; value_bytes];
-    let first = value.first().copied();
     let mut store = filled(&directory.path().join("store"), &keys, &value, false)?;
     let reader = Arc::new(Reader::open(directory.path().join("store"))?);
     let huge_store = filled(&directory.path().join("huge"), &keys, &value, true)?;
     let huge = Arc::new(Reader::open(directory.path().join("huge"))?);
+    let client = Client::start(&keys, &value)?;
     let bare = Bare::new(&keys, &value);
     let (env, database) = lmdb(directory.path(), &keys, &value)?;
-    let (mut buffer, mut huge_buffer, mut bare_buffer, mut clocked) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut batch = Vec::new();
+    let (mut bare_buffer, mut clocked) = (Vec::new(), Vec::new());
     println!("{count} keys, values of {value_bytes} B; {TURNS} turns of {calls} calls, one after the other");
-    let warm_calls = env::var("WARM").map_or(0, |w| w.parse().unwrap());
-    compare(
-        count,
-        (warm_calls, calls),
-        &mut [
-            ("bare sequence lock", Box::new(|i| assert!(bare.get(keys[i].hash(), None)))),
-            ("  and a copy", Box::new(|i| assert!(bare.get(keys[i].hash(), Some(&mut bare_buffer))))),
-            (
-                "  and the system's clock",
-                Box::new(|i| {
-                    assert!(bare.get(keys[i].hash(), Some(&mut clocked)));
-                    black_box(Clock.now());
-                }),
-            ),
-            ("Reader::contains", Box::new(|i| assert_eq!(reader.contains(&keys[i]), Ok(true)))),
-            (
-                "Reader::get, a copy",
-                Box::new(|i| assert!(matches!(reader.get(&keys[i], &mut buffer), Answer::Found { .. }))),
-            ),
-            (
-                "Reader::get_ref, in place",
-                Box::new(|i| {
-                    assert_eq!(
-                        reader.get_ref(&keys[i]).map(|found| found.map(|at| at.first().copied())),
-                        Ok(Some(first))
-                    );
-                }),
-            ),
-            (
-                "Reader::get_many, of 64",
-                Box::new(|i| {
-                    batch.push(keys[i].clone());
-                    if batch.len() == 64 {
-                        reader.get_many(&batch, |_, answer, value| {
-                            assert!(matches!(answer, Answer::Found { .. }) && value.len() == value_bytes)
-                        });
-                        batch.clear();
-                    }
-                }),
-            ),
-            ("  contains, huge pages", Box::new(|i| assert_eq!(huge.contains(&keys[i]), Ok(true)))),
-            (
-                "  get, huge pages",
-                Box::new(|i| assert!(matches!(huge.get(&keys[i], &mut huge_buffer), Answer::Found { .. }))),
-            ),
-            (
-                "  get_ref, huge pages",
-                Box::new(|i| {
-                    assert_eq!(
-                        huge.get_ref(&keys[i]).map(|found| found.map(|at| at.first().copied())),
-                        Ok(Some(first))
-                    );
-                }),
-            ),
-            (
-                "LMDB, transaction and get",
-                Box::new(|i| {
-                    let read = env.read_txn().expect("a transaction");
-                    let found = database.get(&read, keys[i].as_str().as_bytes()).expect("a read");
-                    assert_eq!(found.map(|at| at.first().copied()), Some(first));
-                }),
-            ),
-            ("the server's own get", Box::new(|i| assert!(store.get(&keys[i]).object.is_some()))),
-        ],
-    );
+    let mut all: Vec<Contestant<'_>> = vec![
+        ("bare sequence lock", Box::new(|i| assert!(bare.get(keys[i].hash(), None)))),
+        ("  and a copy", Box::new(|i| assert!(bare.get(keys[i].hash(), Some(&mut bare_buffer))))),
+        (
+            "  and the system's clock",
+            Box::new(|i| {
+                assert!(bare.get(keys[i].hash(), Some(&mut clocked)));
+                black_box(Clock.now());
+            }),
+        ),
+    ];
+    let names = ["Reader::contains", "Reader::get, a copy", "Reader::get_ref, in place", "Reader::get_many, of 64"];
+    all.extend(mapped(names, &reader, &keys, &value));
+    let names = ["  contains, huge pages", "  get, huge pages", "  get_ref, huge pages", "  get_many, huge pages"];
+    all.extend(mapped(names, &huge, &keys, &value));
+    all.extend(client.iter().flat_map(|client| of_client(client, &keys, &value)));
+    all.push((
+        "LMDB, transaction and get",
+        Box::new(|i| {
+            let read = env.read_txn().expect("a transaction");
+            let found = database.get(&read, keys[i].as_str().as_bytes()).expect("a read");
+            assert_eq!(found.map(|at| at.first()), Some(value.first()));
+        }),
+    ));
+    all.push(("the server's own get", Box::new(|i| assert!(store.get(&keys[i]).object.is_some()))));
+    compare(count, calls, &mut all);
+    drop(all);
     println!("{} of {} B in huge pages where asked", huge_store.huge_bytes(), huge_store.file_bytes());
     println!("{:.0} B of the file for each object", store.usage().used_bytes as f64 / count as f64);
-    ask_redis(directory.path(), &keys, &value, calls)?;
+    if count <= REDIS_KEYS_MAX {
+        ask_redis(directory.path(), &keys, &value, calls)?;
+    }
     for (readers, writes) in [(1, false), (2, false), (1, true), (2, true)] {
         let Crowd { nanoseconds, asked, writes: written } =
             crowd(&reader, &mut store, &keys, &value, (readers, calls), writes);
@@ -223,7 +241,7 @@ fn ask_redis(directory: &Path, keys: &[Key], value: &[u8], calls: usize) -> Resu
     let (mut of_unix, mut of_tcp) = (Vec::new(), Vec::new());
     compare(
         keys.len(),
-        (0, calls.min(500)),
+        calls.min(500),
         &mut [
             ("Redis, Unix socket", Box::new(|i| assert!(unix.get(&keys[i], &mut of_unix).expect("an answer")))),
             ("Redis, TCP", Box::new(|i| assert!(tcp.get(&keys[i], &mut of_tcp).expect("an answer")))),
