@@ -1,6 +1,9 @@
 //! The first hop: a write and its value go from the origin to every member, along a route.
 
+use std::hash::BuildHasher;
+
 use bytes::Bytes;
+use rustc_hash::FxBuildHasher;
 use star_core::{
     error::ErrorCode,
     ids::{RequestId, ServerId},
@@ -155,7 +158,7 @@ impl Replica {
         value: &Bytes,
     ) {
         if head.chain {
-            let next = self.next_in_chain(cx.me());
+            let next = self.next_in_chain(head.id, cx.me());
             self.send_value(cx, &[next], head, value);
         } else {
             self.send_value(cx, &self.peers, head, value);
@@ -196,11 +199,8 @@ impl Replica {
         self.send_value(cx, to, &WriteHead { chain: false, ..write.head.clone() }, &value);
     }
 
-    /// The server after `server` on the ring of all members.
-    fn next_in_chain(&self, server: ServerId) -> ServerId {
-        let mut ring: Vec<ServerId> = self.view.members.clone();
-        ring.sort_unstable();
-        ring.iter().copied().find(|other| *other > server).unwrap_or(ring[0])
+    fn next_in_chain(&self, id: WriteId, server: ServerId) -> ServerId {
+        next_on_ring(&self.view.members, id.number, server)
     }
 
     pub(crate) fn on_write<S: Store, E: Effects<Message>>(
@@ -212,7 +212,7 @@ impl Replica {
     ) {
         let id = head.id;
         if head.chain {
-            let next = self.next_in_chain(cx.me());
+            let next = self.next_in_chain(id, cx.me());
             if next != id.origin {
                 let message = Message { tail: tail.clone(), ..self.message(Body::Write(head.clone())) };
                 cx.effects.send(next, &message);
@@ -262,7 +262,7 @@ impl Replica {
         tail: &Bytes,
     ) {
         if chain {
-            let next = self.next_in_chain(cx.me());
+            let next = self.next_in_chain(id, cx.me());
             if next != id.origin {
                 let body = Body::Piece { write: id, offset, chain };
                 cx.effects.send(next, &Message { tail: tail.clone(), ..self.message(body) });
@@ -352,5 +352,45 @@ fn place<S: Store, E: Effects<Message>>(
             );
             Err(ResponseBody::error(ErrorCode::NoSpace, text))
         }
+    }
+}
+
+/// The member after `server` on the ring of a write of this number. Each write has a ring of its own, the same at all
+/// members: so all links between them, in both directions, get the same share.
+fn next_on_ring(members: &[ServerId], number: u64, server: ServerId) -> ServerId {
+    let mut ring = members.to_vec();
+    ring.sort_unstable_by_key(|member| {
+        // The hash by itself is a sum, and what is added to all members turns the ring and leaves it the same.
+        let sum = FxBuildHasher.hash_one((number, *member));
+        (FxBuildHasher.hash_one(sum ^ sum >> 29), *member)
+    });
+    let place = ring.iter().position(|member| *member == server);
+    ring[place.map_or(0, |place| (place + 1) % ring.len())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_passes_all_members_and_chains_use_all_links_alike() {
+        let members: Vec<ServerId> = [4, 0, 7, 2, 5].map(ServerId).to_vec();
+        let mut uses = std::collections::BTreeMap::new();
+        for number in 0..2000 {
+            let mut at = members[number as usize % 5];
+            let mut passed = vec![at];
+            while passed.len() < 5 {
+                let next = next_on_ring(&members, number, at);
+                *uses.entry((at, next)).or_insert(0) += 1;
+                passed.push(next);
+                at = next;
+            }
+            assert_eq!(next_on_ring(&members, number, at), passed[0], "the next would be the origin");
+            passed.sort_unstable();
+            passed.dedup();
+            assert_eq!(passed.len(), 5);
+        }
+        // 2,000 chains of 4 links, over 20.
+        assert!(uses.len() == 20 && uses.values().all(|uses| (300..500).contains(uses)), "{uses:?}");
     }
 }
