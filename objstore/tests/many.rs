@@ -51,7 +51,7 @@ fn every_key_gets_its_own_answer_in_its_place() {
     store.mark_dirty(&key(7)).unwrap();
     store.set_serving(StarId(1), false);
     // Of every kind, in no order, some twice, some that there never were.
-    let keys: Vec<Key> = (0..2 * KEYS + 1).map(|turn| key(mix(turn) % (KEYS * 5 / 4))).chain([key(7)]).collect();
+    let keys: Vec<Key> = (0..=2 * KEYS).map(|turn| key(mix(turn) % (KEYS * 5 / 4))).chain([key(7)]).collect();
     let answers = together(&reader, &keys);
     assert_eq!(answers, one_by_one(&reader, &keys));
     for wanted in [Answer::NotFound, Answer::Ask(Reason::Dirty), Answer::Ask(Reason::NotServing)] {

@@ -317,3 +317,38 @@ fn two_leaders_do_not_give_away_the_same_room() {
 
     assert!(net.answer(1).is_some() && net.answer(2).is_some(), "both stars stand still");
 }
+
+/// The leader has committed a write and forgotten that it held it, when a late copy comes: it stamps that as a repeat.
+/// Then the leader changes, and the repeat is taken back. Server 1, which has not committed the write, must keep it.
+#[test]
+fn a_write_stays_when_a_repeat_of_it_is_taken_back() {
+    let mut net = Net::new(3, 1, 1 << 30);
+    net.view(0, &[0, 1, 2], 0, &[], &[]);
+    net.tell_all();
+    net.set(2, 1, "k", b"old".to_vec(), "r1");
+    net.settle(20);
+    // Server 1 does not hear that server 2 has the next one.
+    net.loses = Box::new(|from, to, message| (from, to) == (2, 1) && matches!(message.body, Body::Ack { .. }));
+    net.set(2, 2, "k", b"new".to_vec(), "r2");
+    let is_copy =
+        |(from, to, message): &&(u16, u16, Message)| (*from, *to) == (2, 0) && matches!(message.body, Body::Write(_));
+    let copy = net.wire.iter().find(is_copy).expect("sent to the leader").clone();
+    net.run();
+    assert!(matches!(net.answer(2), Some((ResponseBody::Written { .. }, _))));
+    // The repeat's stamp does not reach the leader to come.
+    net.loses = Box::new(|from, to, message| {
+        let is_stamp = (from, to) == (0, 2) && matches!(message.body, Body::Stamps { .. });
+        is_stamp || (from, to) == (2, 1) && matches!(message.body, Body::Ack { .. })
+    });
+    net.wire.push_back(copy);
+    net.run();
+    net.view(0, &[0, 1, 2], 2, &[], &[]);
+    net.tell_all();
+    net.loses = Box::new(|_, _, _| false);
+    net.settle(20);
+    for server in 0..3 {
+        net.get(server, 10 + u64::from(server), "k");
+        net.run();
+        assert_eq!(net.answer(10 + u64::from(server)).expect("an answer").1, "new", "server {server} is stale");
+    }
+}

@@ -46,10 +46,14 @@ impl Replica {
     pub(crate) fn add_stamp(&mut self, stamp: Stamp) {
         self.log.push(stamp);
         let seq = self.log.last();
+        // A late copy of a write can be stamped once more, as a repeat. Its place stays the first: the other one may be
+        // taken back, and the write with it.
         match self.buffer.get_mut(&stamp.write) {
-            Some(write) => write.seq = Some(seq),
+            Some(write) => {
+                write.seq.get_or_insert(seq);
+            }
             None => {
-                self.missing.insert(stamp.write, seq);
+                self.missing.entry(stamp.write).or_insert(seq);
             }
         }
     }
@@ -174,7 +178,10 @@ impl Replica {
     fn apply<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>, seq: Seq, stamp: &Stamp) {
         cx.shared.counters.committed += 1;
         self.missing.remove(&stamp.write);
-        let Some(write) = self.buffer.remove(&stamp.write) else { return };
+        let Some(write) = self.buffer.remove(&stamp.write) else {
+            debug_assert!(!stamp.is_remembered(), "what is ready is held");
+            return;
+        };
         let key = &write.head.key;
         if let Some(version) = stamp.effect() {
             let more = self.dirty.get(key).is_some_and(|dirty| dirty.last > seq);

@@ -186,9 +186,11 @@ impl Replica {
 
     /// The stamp at `seq` is not in the order after all.
     pub(crate) fn take_stamp_back(&mut self, bug: Option<Bug>, seq: Seq, stamp: &Stamp) {
-        self.missing.remove(&stamp.write);
+        if self.missing.get(&stamp.write) == Some(&seq) {
+            self.missing.remove(&stamp.write);
+        }
         if let Some(write) = self.buffer.get_mut(&stamp.write) {
-            write.seq = None;
+            write.seq = write.seq.filter(|place| *place != seq);
             if stamp.is_remembered() && bug != Some(Bug::DroppedRemembered) {
                 self.sessions.take_back(seq, &write.head);
             }
