@@ -31,17 +31,30 @@ pub trait Wire: Clone + std::fmt::Debug + Sized {
 
 /// Appends `value` in postcard to `out`.
 pub fn to_postcard<T: serde::Serialize>(value: &T, out: &mut Vec<u8>) {
-    struct Into<'a>(&'a mut Vec<u8>);
-    impl std::io::Write for Into<'_> {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
+    postcard::serialize_with_flavor(value, Append(out)).expect("our own messages can be written to memory");
+}
+
+/// Writes behind what a buffer holds already.
+struct Append<'a>(&'a mut Vec<u8>);
+
+impl postcard::ser_flavors::Flavor for Append<'_> {
+    type Output = ();
+
+    #[inline]
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
     }
-    postcard::to_io(value, Into(out)).expect("our own messages can be written to memory");
+
+    #[inline]
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
 }
 
 /// Reads a value from postcard, refusing bytes left over.
