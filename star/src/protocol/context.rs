@@ -7,9 +7,10 @@ use star_core::{
     error::ErrorCode,
     gather::Gathers,
     ids::{ServerId, StarId},
+    key::Key,
     message::ResponseBody,
     protocol::{Effects, Token},
-    store::Store,
+    store::{Entry, Store},
     time::Time,
 };
 
@@ -92,8 +93,16 @@ impl<S: Store, E: Effects<Message>> Context<'_, S, E> {
     }
 
     /// Answers a read from the store.
-    pub(crate) fn answer_from_store(&mut self, asker: Asker, key: &star_core::Key) {
+    pub(crate) fn answer_from_store(&mut self, asker: Asker, key: &Key) {
+        self.answer_if(asker, key, |_| true);
+    }
+
+    /// Answers a read from the store if what stands there is `wanted`; false, and nothing answered, if it is not.
+    pub(crate) fn answer_if(&mut self, asker: Asker, key: &Key, wanted: impl FnOnce(&Entry<'_>) -> bool) -> bool {
         let entry = self.store.get(key);
+        if !wanted(&entry) {
+            return false;
+        }
         match entry.object {
             Some(object) => {
                 let body = ResponseBody::Value { version: object.version, encoding: object.encoding };
@@ -101,6 +110,7 @@ impl<S: Store, E: Effects<Message>> Context<'_, S, E> {
             }
             None => answer(self.effects, &mut self.shared.gathers, asker, &ResponseBody::NotFound, &[]),
         }
+        true
     }
 }
 

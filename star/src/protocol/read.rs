@@ -25,10 +25,9 @@ impl Replica {
             cx.answer(asker, &refusal, &[]);
             return;
         }
-        let dirty = cx.store.get(key).dirty && !cx.config.has_bug(Bug::DirtyReadAtOnce);
-        if !dirty {
+        let answers_dirty = cx.config.has_bug(Bug::DirtyReadAtOnce);
+        if cx.answer_if(asker, key, |entry| !entry.dirty || answers_dirty) {
             cx.shared.counters.reads_clean += 1;
-            cx.answer_from_store(asker, key);
             return;
         }
         cx.shared.counters.reads_dirty += 1;
