@@ -65,6 +65,9 @@ pub trait Protocol {
         effects: &mut E,
     );
 
+    /// These inputs come next, together: whatever makes their steps faster may be done. Changes nothing.
+    fn expect(&self, _inputs: &[Input<Self::Message, Self::Control>]) {}
+
     /// Called once after each batch of inputs, before anything is sent: the place for what many inputs can share.
     fn end_turn<E: Effects<Self::Message>>(&mut self, now: Time, effects: &mut E);
 }

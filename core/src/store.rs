@@ -97,6 +97,9 @@ pub trait Store {
     /// What the store knows of a key.
     fn get(&self, key: &Key) -> Entry<'_>;
 
+    /// These keys are about to be looked at: whatever makes that faster may be done. Changes nothing.
+    fn expect<'k>(&self, _keys: impl Iterator<Item = &'k Key> + Clone) {}
+
     /// Calls `visit` for the keys of `star` that begin with `prefix` and sort after `after`, in order, until it
     /// returns false. Only keys that have an object are visited.
     fn list(&self, star: StarId, prefix: &str, after: Option<&str>, visit: &mut dyn FnMut(&str) -> bool);

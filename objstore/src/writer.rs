@@ -28,6 +28,9 @@ use crate::{
     recover::{Parts, Recovered, adopt_pinned, recover},
 };
 
+/// How much of an expected object is asked for: its head, its key and a short value.
+const EXPECTED_BYTES: usize = 128;
+
 /// A server's dictionary in a mapped file that other processes read.
 ///
 /// Dropping it ends its readers' lease and keeps the objects: [`MappedStore::open`] finds them again, as it does after
@@ -390,6 +393,15 @@ impl Store for MappedStore {
             version: block.version(&self.memory),
         });
         Entry { object, dirty: slot.is_dirty() }
+    }
+
+    /// With many keys each bucket and each block lies in a page of its own, and to come to them takes longer than all else
+    /// that is done for a small object. So all buckets are asked for first, and then the blocks that they name.
+    fn expect<'k>(&self, keys: impl Iterator<Item = &'k Key> + Clone) {
+        keys.clone().for_each(|key| self.index.table.prefetch(&self.memory, key.hash()));
+        for slot in keys.filter_map(|key| self.index.table.guess(&self.memory, key.hash())) {
+            self.memory.prefetch(slot.block_at(), EXPECTED_BYTES);
+        }
     }
 
     fn list(&self, star: StarId, prefix: &str, after: Option<&str>, visit: &mut dyn FnMut(&str) -> bool) {

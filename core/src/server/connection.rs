@@ -11,7 +11,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::{ConnectionId, Hello, Shared, State, end_turn, io::JSON_REQUEST, log_end};
+use super::{ConnectionId, Hello, Shared, State, end_turn, io::JSON_REQUEST, log_end, read_size::ReadSize};
 use crate::{
     error::ErrorCode,
     message::{
@@ -22,8 +22,8 @@ use crate::{
     protocol::{Input, Protocol},
 };
 
-/// How much is read at once: enough for a batch, little enough that others get their turn.
-const READ_BYTES: usize = 64 << 10;
+/// How many inputs are read from their frames before the first of them is a step: so many can be got ready for together.
+const INPUTS_AT_A_TIME: usize = 32;
 
 /// How long a connection that is told why it ends may take to read it.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -51,7 +51,8 @@ pub(super) fn accepted<P: Protocol + 'static>(shared: &Rc<Shared<P>>, stream: Tc
     spawn_local(async move {
         let wake = shared.with_io(|io| io.get(id).map(|connection| Rc::clone(&connection.wake_reader)));
         if let Some(wake) = wake {
-            let mut task = Connection { shared: &shared, id, from, wake, buffer: BytesMut::new() };
+            let (buffer, inputs, read_size) = (BytesMut::new(), Vec::new(), ReadSize::new());
+            let mut task = Connection { shared: &shared, id, from, wake, buffer, inputs, read_size };
             task.run(reader).await;
         }
         shared.with_io(|io| io.remove(id));
@@ -93,12 +94,16 @@ struct Connection<'a, P: Protocol> {
     from: SocketAddr,
     wake: Rc<Notify>,
     buffer: BytesMut,
+    /// What was read from frames and is no step yet; empty but while frames are taken.
+    inputs: Vec<Input<P::Message, P::Control>>,
+    read_size: ReadSize,
 }
 
 impl<P: Protocol + 'static> Connection<'_, P> {
     async fn run(&mut self, reader: OwnedReadHalf) {
         let Some(mut reader) = self.enter(reader).await else { return };
         let mut decoder = Decoder::new(self.shared.limits.frame_bytes_max);
+        let mut may_have_more = true;
         loop {
             if self.is_closing() {
                 return;
@@ -112,10 +117,14 @@ impl<P: Protocol + 'static> Connection<'_, P> {
                 Next::Read if self.must_pause() => continue,
                 Next::Read => {}
             }
-            // The turn ends, and others get theirs, before more is read.
-            yield_now().await;
+            // The turn ends, and others get theirs, before more is read. Where nothing more is there to read, waiting for it
+            // does the same without a look at all sockets in between.
+            if may_have_more {
+                yield_now().await;
+            }
             // Read no more than there is room for, and no more at once than leaves others their turn.
-            self.buffer.reserve(READ_BYTES.min(decoder.wanted_bytes(&self.buffer).max(4 << 10)));
+            self.buffer.reserve(self.read_size.room(decoder.wanted_bytes(&self.buffer)));
+            let room = self.buffer.capacity() - self.buffer.len();
             let read = tokio::select! {
                 biased;
                 read = reader.read_buf(&mut self.buffer) => read,
@@ -123,7 +132,7 @@ impl<P: Protocol + 'static> Connection<'_, P> {
             };
             match read {
                 Ok(0) => return,
-                Ok(_) => {}
+                Ok(count) => may_have_more = self.read_size.note(count, room),
                 Err(error) => return log_end(self.from, &error),
             }
         }
@@ -190,13 +199,26 @@ impl<P: Protocol + 'static> Connection<'_, P> {
                     }
                 }
                 Ok(None) => break Next::Read,
-                Err(error) => break self.on_broken_stream(error),
+                Err(error) => {
+                    self.step_inputs();
+                    break self.on_broken_stream(error);
+                }
+            }
+            if self.inputs.len() >= INPUTS_AT_A_TIME {
+                self.step_inputs();
             }
             if self.must_pause() {
                 break Next::Read;
             }
         };
+        self.step_inputs();
         self.note_partial(whole).unwrap_or(next)
+    }
+
+    fn step_inputs(&mut self) {
+        if !self.inputs.is_empty() {
+            self.shared.step_all(&mut self.inputs);
+        }
     }
 
     /// Keeps count of what is not whole yet; an answer if that is too much.
@@ -212,9 +234,21 @@ impl<P: Protocol + 'static> Connection<'_, P> {
 
     fn on_frame(&mut self, frame: Frame) -> Next {
         match frame {
+            Frame::Compact { kind: FrameKind::Peer, header, tail, .. } => self.on_peer(&header, tail),
+            Frame::Compact { kind: FrameKind::Request, id, header, tail } => {
+                self.on_request(id, &header, tail);
+                Next::Read
+            }
+            other => {
+                self.step_inputs();
+                self.on_rare_frame(other)
+            }
+        }
+    }
+
+    fn on_rare_frame(&mut self, frame: Frame) -> Next {
+        match frame {
             Frame::Json(text) => self.on_json(&text),
-            Frame::Compact { kind: FrameKind::Peer, header, tail, .. } => return self.on_peer(&header, tail),
-            Frame::Compact { kind: FrameKind::Request, id, header, tail } => self.on_request(id, &header, tail),
             Frame::Compact { kind: FrameKind::Hello, header, .. } => return self.on_hello(&header),
             Frame::Compact { kind: FrameKind::Control, id, .. } => return self.on_control(id),
             Frame::Compact { kind: FrameKind::Fault, id, header, tail } => match Fault::decode(&header, tail) {
@@ -245,7 +279,7 @@ impl<P: Protocol + 'static> Connection<'_, P> {
         }
     }
 
-    fn on_request(&self, frame_id: u64, header: &[u8], tail: Bytes) {
+    fn on_request(&mut self, frame_id: u64, header: &[u8], tail: Bytes) {
         if frame_id == JSON_REQUEST {
             return self.refuse(ErrorCode::BadRequest, "the id 2^64 - 1 is reserved: take another");
         }
@@ -253,7 +287,7 @@ impl<P: Protocol + 'static> Connection<'_, P> {
             connection.under_way += 1;
         }
         match Request::decode(header, tail) {
-            Ok(request) => self.shared.step(Input::Request { token: self.id.token(frame_id), request }),
+            Ok(request) => self.inputs.push(Input::Request { token: self.id.token(frame_id), request }),
             Err(why) => self.answer(frame_id, &ResponseBody::error(ErrorCode::BadRequest, why)),
         }
     }
@@ -294,7 +328,7 @@ impl<P: Protocol + 'static> Connection<'_, P> {
         }
     }
 
-    fn on_peer(&self, header: &[u8], tail: Bytes) -> Next {
+    fn on_peer(&mut self, header: &[u8], tail: Bytes) -> Next {
         let peer = self.shared.state.borrow_mut().io.get(self.id).and_then(|connection| connection.peer);
         let Some(from) = peer else {
             self.refuse(ErrorCode::BadRequest, "a message between servers, from one that has not said hello");
@@ -305,7 +339,7 @@ impl<P: Protocol + 'static> Connection<'_, P> {
         }
         match P::Message::decode(header, tail) {
             Ok(message) => {
-                self.shared.step(Input::Message { from, message });
+                self.inputs.push(Input::Message { from, message });
                 Next::Read
             }
             Err(why) => {

@@ -11,6 +11,7 @@ mod io;
 mod links;
 mod outbox;
 mod reach;
+mod read_size;
 
 use std::{
     cell::{OnceCell, RefCell},
@@ -323,6 +324,18 @@ impl<P: Protocol> Shared<P> {
         let mut state = self.state.borrow_mut();
         let State { protocol, io, .. } = &mut *state;
         protocol.step(self.clock.now(), input, io);
+        self.turn_due(&mut state);
+    }
+
+    /// Steps the protocol through inputs that came together, and leaves none of them.
+    pub(crate) fn step_all(&self, inputs: &mut Vec<Input<P::Message, P::Control>>) {
+        let mut state = self.state.borrow_mut();
+        let State { protocol, io, .. } = &mut *state;
+        if inputs.len() > 1 {
+            protocol.expect(inputs);
+        }
+        let now = self.clock.now();
+        inputs.drain(..).for_each(|input| protocol.step(now, input, io));
         self.turn_due(&mut state);
     }
 

@@ -19,7 +19,7 @@ use super::{
     config::{Bug, NodeConfig},
     context::{Asker, Context, Shared},
     list::Lists,
-    message::{Message, Operation},
+    message::{Body, Message, Operation},
     propagate::{NewWrite, charged_bytes},
     replica::Replica,
     status::PlaneStatus,
@@ -275,9 +275,25 @@ impl<S: Store> Protocol for StarNode<S> {
         self.finish_lists(effects, None);
     }
 
+    fn expect(&self, inputs: &[Input<Message, Control>]) {
+        self.store.expect(inputs.iter().filter_map(key_of));
+    }
+
     fn end_turn<E: Effects<Message>>(&mut self, now: Time, effects: &mut E) {
         self.shared.now = now;
         self.each_replica(effects, |replica, cx| replica.end_turn(cx));
+    }
+}
+
+/// The key whose object an input is about, if it is one.
+fn key_of(input: &Input<Message, Control>) -> Option<&Key> {
+    match input {
+        Input::Message { message: Message { body: Body::Write(head), .. }, .. } => Some(&head.key),
+        Input::Request { request, .. } => match &request.body {
+            RequestBody::Get { key } | RequestBody::Set { key, .. } | RequestBody::Delete { key, .. } => Some(key),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
