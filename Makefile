@@ -27,8 +27,9 @@ run: ## Start five servers, store the files of DIR=. in them, prove every object
 	$(CARGO) build --release --package star-cli
 	$(TARGET)/star demo $(DIR)
 
-test: ## Run all tests; installs what they need (redis-server, python3) where it is missing
+test: ## Run all tests; installs what they need (redis-server, python3, valgrind) where it is missing
 	scripts/need.sh cc redis-server python3
+	-scripts/need.sh valgrind # Without it only the counts of instructions are skipped.
 	scripts/test.sh
 
 check: ## The gate: format, layout, lints, docs, tests
