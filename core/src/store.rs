@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -75,6 +76,14 @@ pub trait Store {
 
     /// Copies `bytes` to `offset` of a placed value.
     fn fill(&mut self, place: Place, offset: usize, bytes: &[u8]);
+
+    /// A placed value with all of its bytes. A store that has lent these very bytes, in a room that was sealed, keeps them
+    /// where they are.
+    fn place_value(&mut self, key: &Key, encoding: Encoding, value: &Bytes) -> Result<Place, NoSpace> {
+        let place = self.place(key, encoding, value.len())?;
+        self.fill(place, 0, value);
+        Ok(place)
+    }
 
     /// The bytes of a placed value.
     fn placed(&self, place: Place) -> &[u8];

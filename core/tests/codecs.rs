@@ -18,7 +18,7 @@ const FRAME_BYTES_MAX: u64 = 4096;
 fn request(text: &[u8]) -> Request {
     match json::asked(text).unwrap() {
         Asked::Request(request) => request,
-        Asked::Fault(fault) => panic!("{fault:?}"),
+        other => panic!("{other:?}"),
     }
 }
 

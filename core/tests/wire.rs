@@ -55,7 +55,7 @@ fn the_frames_on_the_page_are_what_is_sent() {
 fn the_requests_on_the_page_are_understood() {
     let rows = PAGE.lines().filter(|line| line.starts_with("| `{\"type\""));
     let requests: Vec<_> = rows.map(|row| row.split('`').nth(1).unwrap()).collect();
-    assert_eq!(requests.len(), 13);
+    assert_eq!(requests.len(), 18);
     for text in requests {
         json::asked(text.as_bytes()).expect(text);
     }

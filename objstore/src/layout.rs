@@ -25,7 +25,7 @@ pub(crate) const PIN_RECORD_WORDS: usize = 64;
 /// Bytes of the pin table.
 pub(crate) const PINS_BYTES: usize = PIN_RECORDS * PIN_RECORD_WORDS * WORD;
 /// What a mapping begins at.
-const SYSTEM_PAGE_BYTES: usize = 4096;
+pub(crate) const SYSTEM_PAGE_BYTES: usize = 4096;
 /// Bytes of a page of the object area, the unit in which small objects get room.
 pub(crate) const PAGE_BYTES: usize = 64 * 1024;
 /// The most stars that a store can serve.

@@ -13,11 +13,14 @@ mod index;
 mod inspect;
 mod layout;
 mod lease_clock;
+mod lock;
 mod mapping;
 mod memory;
+mod notices;
 mod pins;
 mod reader;
 mod recover;
+mod rooms;
 #[cfg(test)]
 mod schedules;
 #[cfg(test)]
@@ -28,6 +31,8 @@ mod writer;
 pub use error::OpenError;
 pub use inspect::{Damage, Found, Stat, StoreFile, Verified};
 pub use layout::{CLUSTER_BYTES_MAX, Options, STARS_MAX};
+pub use notices::Changes;
 pub use reader::{Answer, Listing, Reader, Reason, Ref};
 pub use recover::Recovered;
-pub use writer::{MappedStore, Pinned};
+pub use rooms::{Claim, ROOM_BYTES_MIN, ROOM_LOCKS, Room, RoomError};
+pub use writer::{MappedStore, Pinned, Sealed};

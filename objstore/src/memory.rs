@@ -187,6 +187,23 @@ impl Memory {
         // SAFETY: in the mapping, as just checked; bytes of any content are valid; no writer, by the caller's promise.
         unsafe { slice::from_raw_parts(self.map.address().add(offset), bytes) }
     }
+
+    /// The bytes in place, to be written.
+    ///
+    /// # Safety
+    /// As for [`Self::bytes`], and nobody reads them either while the slice lives, through this mapping or another.
+    pub(crate) unsafe fn bytes_mut(&mut self, offset: usize, bytes: usize) -> &mut [u8] {
+        assert!(self.writable, "a mapping for reading cannot be written");
+        assert!(offset.checked_add(bytes).is_some_and(|end| end <= self.map.bytes()), "a value lies in what is mapped");
+        // SAFETY: in the mapping, which may be written, as just checked; nobody else looks, by the caller's promise.
+        unsafe { slice::from_raw_parts_mut(self.map.address().add(offset).cast_mut(), bytes) }
+    }
+
+    /// Where in the file these bytes lie, if they are part of this very mapping.
+    pub(crate) fn offset_of(&self, bytes: &[u8]) -> Option<usize> {
+        let offset = bytes.as_ptr().addr().checked_sub(self.map.address().addr())?;
+        (offset.checked_add(bytes.len())? <= self.map.bytes()).then_some(offset)
+    }
 }
 
 /// The one place where the file is stored to, but for pins.

@@ -6,8 +6,10 @@ use std::{
     fs::OpenOptions,
     ops::Bound,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
+use bytes::Bytes;
 use compact_str::CompactString;
 use star_core::{
     Key, StarId, Time, Version,
@@ -24,8 +26,10 @@ use crate::{
     index::{Index, Position, Slot},
     layout::{Geometry, Options},
     memory::Memory,
+    notices::Journal,
     pins::{self, Limbo},
     recover::{Parts, Recovered, adopt_pinned, recover},
+    rooms::{Rooms, State},
 };
 
 /// How much of an expected object is asked for: its head, its key and a short value.
@@ -36,7 +40,8 @@ const EXPECTED_BYTES: usize = 128;
 /// Dropping it ends its readers' lease and keeps the objects: [`MappedStore::open`] finds them again, as it does after
 /// a crash of the server. What a crash of the *machine* leaves is only what the system had written to disk by then.
 pub struct MappedStore {
-    memory: Memory,
+    /// Shared with what is being sent from it.
+    memory: Arc<Memory>,
     geometry: Geometry,
     index: Index,
     allocator: Allocator,
@@ -46,6 +51,10 @@ pub struct MappedStore {
     keys: Vec<BTreeSet<CompactString>>,
     /// Blocks that are nobody's object any more, and pinned.
     limbo: Limbo,
+    /// Where producers write, or may still write.
+    rooms: Rooms,
+    /// What changed, for those who watch.
+    journal: Journal,
     arriving: Arriving,
     /// Bytes that were moved to make room in one piece.
     moved_bytes: u64,
@@ -68,6 +77,7 @@ impl MappedStore {
         let old = OldFile::claim(path)?;
         let new = NewFile::create(path, geometry.file_bytes, options.group)?;
         let memory = Memory::writable(new.file.as_ref().expect("not installed yet"), geometry.file_bytes)
+            .map(Arc::new)
             .map_err(failed("map", path))?;
         if options.huge_pages {
             memory.make_huge();
@@ -88,6 +98,8 @@ impl MappedStore {
             marks: Allocator::new(geometry.marks_bytes),
             keys: vec![BTreeSet::new(); usize::from(geometry.stars)],
             limbo: Limbo::new(&geometry),
+            rooms: Rooms::new(options.incarnation),
+            journal: Journal::new(options.incarnation),
             arriving: Arriving::default(),
             moved_bytes: 0,
             objects: 0,
@@ -108,7 +120,7 @@ impl MappedStore {
         let file = OpenOptions::new().read(true).write(true).open(path).map_err(failed("open", path))?;
         let file = Locked::take(file, path)?;
         let geometry = file::inspect(&file, path)?;
-        let memory = Memory::writable(&file, geometry.file_bytes).map_err(failed("map", path))?;
+        let memory = Memory::writable(&file, geometry.file_bytes).map(Arc::new).map_err(failed("map", path))?;
         let header = Header(&memory);
         agree(path, "cluster", &options.cluster, &header.cluster().unwrap_or_default())?;
         agree(path, "stars", &wanted.stars, &geometry.stars)?;
@@ -123,6 +135,9 @@ impl MappedStore {
         let mut limbo = Limbo::new(&geometry);
         limbo.recover(&memory, &file, |at| adopt_pinned(&memory, &geometry, at, &mut allocator));
         header.set_writer(options.incarnation, std::process::id(), boot);
+        // After the new incarnation: a producer that locks its room only now sees that one, and lets go.
+        let mut rooms = Rooms::new(options.incarnation);
+        rooms.recover(&file, &geometry, &mut allocator).map_err(failed("find the rooms of", path))?;
         header.end_change();
         pins::show_writer(&file, &geometry);
         let store = Self {
@@ -131,6 +146,8 @@ impl MappedStore {
             marks: Allocator::new(geometry.marks_bytes),
             keys,
             limbo,
+            rooms,
+            journal: Journal::new(options.incarnation),
             arriving: Arriving::default(),
             moved_bytes: 0,
             objects: recovered.objects,
@@ -164,7 +181,7 @@ impl MappedStore {
 
     fn find(&self, key: &Key) -> Option<(Position, Slot, Block)> {
         let mut found = None;
-        let (position, slot) = self.index.table.find(&self.memory, key.hash(), |slot| {
+        let (position, slot) = self.index.table.find(&*self.memory, key.hash(), |slot| {
             found = Block::read(&self.memory, &self.geometry, slot.block_at())
                 .filter(|block| block.has_key(&self.memory, key));
             found.is_some()
@@ -177,7 +194,17 @@ impl MappedStore {
     }
 
     fn block_of(&self, place: Place) -> Block {
+        // What stands in a page that a producer can write is not believed.
+        if let Some(block) = self.rooms.block_at(place.0 as usize) {
+            return block;
+        }
         Block::read(&self.memory, &self.geometry, place.0 as usize).expect("a place is used while it is held")
+    }
+
+    /// Whether the index has room for one more value that is placed.
+    fn has_entry_for(&self, key: &Key) -> bool {
+        self.index.has_room_for_key(self.placed)
+            || self.index.has_room_for_mark(self.placed) && self.find(key).is_some()
     }
 
     fn new_block(&mut self, key: &Key, encoding: Encoding, value_bytes: usize) -> Result<Block, NoSpace> {
@@ -210,6 +237,10 @@ impl MappedStore {
     }
 
     fn give_back(&mut self, block: Block) {
+        if let Some(room) = self.rooms.at(block.at) {
+            room.state = State::Left;
+            return;
+        }
         match block.at.checked_sub(self.geometry.area_at) {
             Some(offset) => self.allocator.free(offset, block.shape.total()),
             None => self.marks.free(block.at - self.geometry.marks_at, block.shape.total()),
@@ -218,10 +249,11 @@ impl MappedStore {
 
     /// Gives back what was pinned and is not any more, also what dead readers had pinned; false if that is nothing.
     pub fn release_pinned(&mut self) -> bool {
+        let before = self.allocator.free_bytes();
+        self.look_after_rooms();
         let released = self.limbo.released(&self.memory, &self.file);
-        let any = !released.is_empty();
         released.into_iter().for_each(|block| self.give_back(block));
-        any
+        self.allocator.free_bytes() > before
     }
 
     /// What readers hold of objects that were replaced or removed since. It is part of what is in use.
@@ -257,7 +289,7 @@ impl MappedStore {
             Some(offset) => Block::create(&self.memory, self.geometry.marks_at + offset, key, Encoding::Raw, shape),
             None => self.new_block(key, Encoding::Raw, 0)?,
         };
-        self.index.insert(&self.memory, key.hash(), Slot::new(key.hash(), block.at, false, true));
+        self.index.insert(&*self.memory, key.hash(), Slot::new(key.hash(), block.at, false, true));
         Ok(())
     }
 
@@ -277,9 +309,7 @@ pub struct Pinned {
 
 impl Store for MappedStore {
     fn place(&mut self, key: &Key, encoding: Encoding, value_bytes: usize) -> Result<Place, NoSpace> {
-        let room = self.index.has_room_for_key(self.placed)
-            || self.index.has_room_for_mark(self.placed) && self.find(key).is_some();
-        if !room {
+        if !self.has_entry_for(key) {
             return Err(self.no_space(value_bytes));
         }
         let block = self.new_block(key, encoding, value_bytes)?;
@@ -304,6 +334,15 @@ impl Store for MappedStore {
         }
     }
 
+    fn place_value(&mut self, key: &Key, encoding: Encoding, value: &Bytes) -> Result<Place, NoSpace> {
+        if let Some(place) = self.take_room(key, encoding, value) {
+            return Ok(place);
+        }
+        let place = self.place(key, encoding, value.len())?;
+        self.fill(place, 0, value);
+        Ok(place)
+    }
+
     fn placed(&self, place: Place) -> &[u8] {
         self.value_of(self.block_of(place))
     }
@@ -321,7 +360,7 @@ impl Store for MappedStore {
         match self.find(key) {
             Some((_, slot, _)) if slot.is_dirty() => Ok(()),
             Some((position, slot, _)) => {
-                Index::replace(&self.memory, position, slot.with_dirty(true));
+                Index::replace(&*self.memory, position, slot.with_dirty(true));
                 Ok(())
             }
             None if self.index.has_room_for_mark(self.placed) => self.insert_mark(key),
@@ -332,10 +371,10 @@ impl Store for MappedStore {
     fn mark_clean(&mut self, key: &Key) {
         match self.find(key) {
             Some((position, slot, _)) if slot.has_object() => {
-                Index::replace(&self.memory, position, slot.with_dirty(false));
+                Index::replace(&*self.memory, position, slot.with_dirty(false));
             }
             Some((position, _, block)) => {
-                self.index.clear(&self.memory, position);
+                self.index.clear(&*self.memory, position);
                 self.free_block(block);
             }
             None => {}
@@ -352,12 +391,13 @@ impl Store for MappedStore {
         let old = self.find(key);
         match old {
             Some((position, _, old_block)) => {
-                Index::replace(&self.memory, position, new);
+                Index::replace(&*self.memory, position, new);
                 self.free_block(old_block);
             }
-            None => self.index.insert(&self.memory, key.hash(), new),
+            None => self.index.insert(&*self.memory, key.hash(), new),
         }
         self.set_placed(self.placed - 1);
+        self.journal.note(key.as_str(), version, Some(value_bytes as u64));
         if old.is_none_or(|(_, old, _)| !old.has_object()) {
             self.objects += 1;
             self.names(key).insert(CompactString::new(key.as_str()));
@@ -375,12 +415,13 @@ impl Store for MappedStore {
         if slot.has_object() {
             self.objects -= 1;
             self.names(key).remove(key.as_str());
+            self.journal.note(key.as_str(), block.version(&self.memory), None);
         }
         if dirty {
             // The block stays for its key; this cannot fail for want of room, as a block of its own for the mark could.
-            Index::replace(&self.memory, position, slot.without_object().with_dirty(true));
+            Index::replace(&*self.memory, position, slot.without_object().with_dirty(true));
         } else {
-            self.index.clear(&self.memory, position);
+            self.index.clear(&*self.memory, position);
             self.free_block(block);
         }
     }
@@ -449,6 +490,10 @@ impl fmt::Debug for MappedStore {
 }
 
 mod moving;
+mod rooms;
+mod watching;
+
+pub use rooms::Sealed;
 
 /// Whether an option is as the file has it.
 fn agree<T: PartialEq + ToString>(path: &Path, what: &'static str, wanted: &T, found: &T) -> Result<(), OpenError> {

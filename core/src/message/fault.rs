@@ -4,7 +4,7 @@ use bytes::Bytes;
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
-use super::{Request, Wire, from_postcard, to_postcard};
+use super::{Local, Request, Wire, from_postcard, to_postcard};
 
 /// A fault to have, or to mend. Servers refuse them unless their configuration allows faults.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +30,8 @@ pub enum Asked {
     Request(Request),
     /// A fault, for the server around it.
     Fault(Fault),
+    /// Something about the server's own store.
+    Local(Local),
 }
 
 impl Wire for Fault {

@@ -44,6 +44,8 @@ pub enum FrameKind {
     ControlAnswer = 6,
     /// A client asks for a fault; the answer is a [`FrameKind::Response`].
     Fault = 7,
+    /// A client asks a server about its own store; the answer is a [`FrameKind::Response`].
+    Local = 8,
 }
 
 impl FrameKind {
@@ -56,6 +58,7 @@ impl FrameKind {
             5 => Self::Control,
             6 => Self::ControlAnswer,
             7 => Self::Fault,
+            8 => Self::Local,
             _ => return None,
         })
     }

@@ -8,12 +8,14 @@
 mod fault;
 pub mod frame;
 pub mod json;
+mod local;
 mod request;
 mod response;
 
 use bytes::Bytes;
 pub use fault::{Asked, Fault};
 pub use json::JsonMessage;
+pub use local::{Capacity, Local, Notice, Position, RoomPlace};
 pub use request::{Condition, Request, RequestBody, SetEntry};
 pub use response::{ManyEntry, Response, ResponseBody};
 

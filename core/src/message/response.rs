@@ -4,7 +4,7 @@ use bytes::Bytes;
 use compact_str::CompactString;
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
-use super::{Wire, from_postcard, to_postcard};
+use super::{Capacity, Notice, Position, RoomPlace, Wire, from_postcard, to_postcard};
 use crate::{
     error::{ErrorCode, Failure},
     ids::Version,
@@ -55,6 +55,21 @@ pub enum ResponseBody {
     Status(String),
     /// A refusal.
     Error(Failure),
+    /// The room that was asked for; see [`super::Local::Create`].
+    Room(RoomPlace),
+    /// It is done, and there is nothing to say of it.
+    Done,
+    /// How full the server's store is.
+    Capacity(Capacity),
+    /// What changed in the server's store, in order.
+    Notices {
+        /// The changes; none if nothing changed in time.
+        notices: Vec<Notice>,
+        /// Whether there were changes before these that the server does not remember any more.
+        missed: bool,
+        /// Where to go on.
+        next: Position,
+    },
 }
 
 /// The answer to one part.
@@ -80,6 +95,10 @@ fn without_parts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ResponseB
         Many,
         Status(String),
         Error(Failure),
+        Room,
+        Done,
+        Capacity,
+        Notices,
     }
     Ok(match Part::deserialize(deserializer)? {
         Part::Written { version } => ResponseBody::Written { version },
@@ -88,6 +107,9 @@ fn without_parts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ResponseB
         Part::Conflict { version } => ResponseBody::Conflict { version },
         Part::Keys { keys, more } => ResponseBody::Keys { keys, more },
         Part::Many => return Err(D::Error::custom("a part of an answer has parts of its own")),
+        Part::Room | Part::Done | Part::Capacity | Part::Notices => {
+            return Err(D::Error::custom("a part of an answer that answers no part of a request"));
+        }
         Part::Status(text) => ResponseBody::Status(text),
         Part::Error(failure) => ResponseBody::Error(failure),
     })

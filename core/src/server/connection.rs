@@ -15,7 +15,7 @@ use super::{ConnectionId, Hello, Shared, State, end_turn, io::JSON_REQUEST, log_
 use crate::{
     error::ErrorCode,
     message::{
-        Asked, Fault, Request, ResponseBody, Wire,
+        Asked, Fault, Local, Request, ResponseBody, Wire,
         frame::{self, Decoder, Frame, FrameError, FrameKind},
         from_postcard, json,
     },
@@ -255,6 +255,7 @@ impl<P: Protocol + 'static> Connection<'_, P> {
                 Ok(fault) => self.on_fault(id, &fault),
                 Err(why) => self.answer(id, &ResponseBody::error(ErrorCode::BadRequest, why)),
             },
+            Frame::Compact { kind: FrameKind::Local, id, header, tail } => self.on_local(id, &header, tail),
             Frame::Compact { kind, .. } => {
                 self.refuse(ErrorCode::BadRequest, &format!("a server takes no frames of kind {kind:?}"));
                 return Next::End;
@@ -275,6 +276,7 @@ impl<P: Protocol + 'static> Connection<'_, P> {
                 self.shared.step(Input::Request { token: self.id.token(JSON_REQUEST), request });
             }
             Ok(Asked::Fault(fault)) => self.on_fault(JSON_REQUEST, &fault),
+            Ok(Asked::Local(question)) => self.shared.ask_local(self.id.token(JSON_REQUEST), question),
             Err(failure) => self.answer(JSON_REQUEST, &ResponseBody::Error(failure)),
         }
     }
@@ -288,6 +290,19 @@ impl<P: Protocol + 'static> Connection<'_, P> {
         }
         match Request::decode(header, tail) {
             Ok(request) => self.inputs.push(Input::Request { token: self.id.token(frame_id), request }),
+            Err(why) => self.answer(frame_id, &ResponseBody::error(ErrorCode::BadRequest, why)),
+        }
+    }
+
+    fn on_local(&self, frame_id: u64, header: &[u8], tail: Bytes) {
+        if frame_id == JSON_REQUEST {
+            return self.refuse(ErrorCode::BadRequest, "the id 2^64 - 1 is reserved: take another");
+        }
+        if let Some(connection) = self.shared.state.borrow_mut().io.get(self.id) {
+            connection.under_way += 1;
+        }
+        match Local::decode(header, tail) {
+            Ok(question) => self.shared.ask_local(self.id.token(frame_id), question),
             Err(why) => self.answer(frame_id, &ResponseBody::error(ErrorCode::BadRequest, why)),
         }
     }

@@ -9,6 +9,7 @@ mod connection;
 mod faults;
 mod io;
 mod links;
+mod local;
 mod outbox;
 mod reach;
 mod read_size;
@@ -22,6 +23,7 @@ use std::{
 
 use faults::Faults;
 use io::{ConnectionId, Io};
+pub use local::{LocalOutcome, LocalService};
 use reach::Reach;
 use tokio::{
     net::TcpListener,
@@ -31,8 +33,10 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use crate::{
+    error::ErrorCode,
     ids::{Incarnation, ServerId},
-    protocol::{Input, Protocol, TICK_MS},
+    message::{Local, ResponseBody},
+    protocol::{Effects, Input, Protocol, TICK_MS, Token},
     time::{Clock, Time},
 };
 
@@ -200,6 +204,7 @@ pub struct Server<P: Protocol> {
     limits: Limits,
     control_door: Option<ControlDoor>,
     observer: Option<Observer<P>>,
+    local: Option<Box<dyn LocalService<P>>>,
     reporter: Option<watch::Sender<BTreeMap<ServerId, Time>>>,
     allows_faults: bool,
     queue: mpsc::UnboundedReceiver<Command<P>>,
@@ -220,6 +225,7 @@ pub(crate) struct Shared<P: Protocol> {
 
 pub(crate) struct State<P> {
     protocol: P,
+    local: Option<Box<dyn LocalService<P>>>,
     io: Io,
     faults: Faults,
     reach: Reach,
@@ -237,6 +243,7 @@ impl<P: Protocol + 'static> Server<P> {
             limits,
             control_door: None,
             observer: None,
+            local: None,
             reporter: None,
             allows_faults: false,
             queue,
@@ -259,6 +266,11 @@ impl<P: Protocol + 'static> Server<P> {
         self.observer = Some(observer);
     }
 
+    /// Has `service` answer questions about the server's own store; without one they are refused.
+    pub fn serve_local(&mut self, service: Box<dyn LocalService<P>>) {
+        self.local = Some(service);
+    }
+
     /// Has the server say which others it cannot reach, and since when.
     pub fn report_cut(&mut self, reporter: watch::Sender<BTreeMap<ServerId, Time>>) {
         self.reporter = Some(reporter);
@@ -274,6 +286,7 @@ impl<P: Protocol + 'static> Server<P> {
     pub async fn run(self, protocol: P) -> P {
         let state = State {
             protocol,
+            local: self.local,
             io: Io::new(self.limits),
             faults: Faults::new(self.allows_faults),
             reach: Reach::default(),
@@ -339,6 +352,26 @@ impl<P: Protocol> Shared<P> {
         self.turn_due(&mut state);
     }
 
+    /// Hands a question about the server's own store to whom it concerns.
+    pub(crate) fn ask_local(&self, token: Token, question: Local) {
+        let mut state = self.state.borrow_mut();
+        let State { protocol, local, io, .. } = &mut *state;
+        let now = self.clock.now();
+        let outcome = match local {
+            Some(local) => local.ask(now, protocol, token, question),
+            None => {
+                let text = "this server keeps no store that others of its machine can use";
+                LocalOutcome::Answer(ResponseBody::error(ErrorCode::Disabled, text))
+            }
+        };
+        match outcome {
+            LocalOutcome::Answer(body) => Effects::<P::Message>::reply(io, token, &body, &[]),
+            LocalOutcome::Request(request) => protocol.step(now, Input::Request { token, request }, io),
+            LocalOutcome::Later => {}
+        }
+        self.turn_due(&mut state);
+    }
+
     /// Has the turn ended soon.
     pub(crate) fn turn_due(&self, state: &mut State<P>) {
         if !std::mem::replace(&mut state.turn_is_due, true) {
@@ -398,9 +431,13 @@ async fn end_turns<P: Protocol + 'static>(shared: Rc<Shared<P>>) {
 
 fn end_turn<P: Protocol + 'static>(shared: &Rc<Shared<P>>) {
     let mut state = shared.state.borrow_mut();
-    let State { protocol, io, turn_is_due, .. } = &mut *state;
+    let State { protocol, local, io, turn_is_due, .. } = &mut *state;
     *turn_is_due = false;
-    protocol.end_turn(shared.clock.now(), io);
+    let now = shared.clock.now();
+    protocol.end_turn(now, io);
+    if let Some(local) = local {
+        local.end_turn(now, protocol, &mut |token, body| Effects::<P::Message>::reply(io, token, body, &[]));
+    }
     for (id, stream) in io.flush() {
         // A client that reads nothing may keep this waiting for good: it must not keep the server.
         let shared = Rc::downgrade(shared);

@@ -3,6 +3,7 @@
 //!
 //! Small blocks share pages of one size class; large ones get runs of units. A page whose blocks are all free goes back.
 
+mod alone;
 mod classes;
 mod extents;
 mod room;
@@ -11,6 +12,7 @@ mod tests;
 
 use std::{collections::BTreeMap, ops::Range};
 
+pub(crate) use alone::pages_of;
 use classes::{CLASS_BYTES, CLASSES, class_of};
 use extents::{Extents, UNIT_BYTES, overlap, units_of_page};
 pub(crate) use room::Window;

@@ -13,9 +13,10 @@ use std::{
     },
 };
 
-use super::{PinTable, SLOTS, lock};
+use super::{PinTable, SLOTS};
 use crate::{
     layout::{Geometry, PIN_RECORD_WORDS, PIN_RECORDS, PINS_BYTES, WORD},
+    lock,
     memory::Memory,
 };
 

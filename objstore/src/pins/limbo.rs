@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeSet, fs::File};
 
-use super::{PinTable, lock};
+use super::PinTable;
 use crate::{
     block::Block,
     layout::{Geometry, PIN_RECORD_WORDS, WORD},
+    lock,
     memory::Memory,
 };
 

@@ -6,7 +6,6 @@
 
 mod holder;
 mod limbo;
-mod lock;
 
 use std::{
     fs::File,
@@ -18,6 +17,7 @@ pub(crate) use limbo::Limbo;
 
 use crate::{
     layout::{Geometry, PIN_RECORD_WORDS, PIN_RECORDS, WORD},
+    lock,
     words::Words,
 };
 

@@ -39,7 +39,8 @@ impl MappedStore {
         let block = Block::read(&self.memory, &self.geometry, block_at)?;
         let key = Key::new(std::str::from_utf8(self.key_of(block)).ok()?);
         let (position, slot, found) = self.find(&key)?;
-        (found.at == block_at && !self.limbo.is_pinned(&self.memory, block_at)).then_some((key, position, slot, block))
+        let is_held = self.rooms.holds(block_at) || self.limbo.is_pinned(&self.memory, block_at);
+        (found.at == block_at && !is_held).then_some((key, position, slot, block))
     }
 
     /// Moves an object elsewhere; false if it stays. At each moment its slot names a whole block.
@@ -49,7 +50,7 @@ impl MappedStore {
         let at = self.geometry.area_at + offset;
         self.memory.copy_within(block_at, at, block.shape.total());
         let moved = Slot::new(key.hash(), at, slot.has_object(), slot.is_dirty());
-        Index::replace(&self.memory, position, moved);
+        Index::replace(&*self.memory, position, moved);
         self.moved_bytes += block.shape.total() as u64;
         // A reader may have pinned it meanwhile: then its room is not free yet.
         let kept = self.limbo.keeps(&self.memory, block);

@@ -30,6 +30,8 @@ pub(super) struct Mapped {
     /// How many stores were opened. Changes after `reader`.
     opened: AtomicU64,
     reader: Mutex<Option<Arc<Reader>>>,
+    /// Where the last store that was opened lies.
+    path: Mutex<Option<String>>,
     /// When another may be looked for, as [`Time`] in a number.
     reopen_at: AtomicU64,
 }
@@ -102,7 +104,7 @@ impl Mapped {
         static IDS: AtomicU64 = AtomicU64::new(1);
         let id = IDS.fetch_add(1, Ordering::Relaxed);
         let (opened, reopen_at) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { id, cluster, opened, reader: Mutex::new(None), reopen_at }
+        Self { id, cluster, opened, reader: Mutex::new(None), path: Mutex::new(None), reopen_at }
     }
 
     /// A copy of the key's object, if this store can answer.
@@ -167,6 +169,20 @@ impl Mapped {
         }
     }
 
+    /// Whether the key has an object, if this store can answer.
+    pub(super) fn contains(&self, key: &Key) -> Result<MappedRead<()>, Reason> {
+        self.with(|reader| match reader.contains(key) {
+            Ok(found) => Ok(MappedRead::Answer(found.then_some(()))),
+            Err(Reason::Dirty | Reason::Contended) => Ok(MappedRead::AskServer),
+            Err(reason) => Err(reason),
+        })
+    }
+
+    /// Where the store lies that reads are answered from.
+    pub(super) fn path(&self) -> Option<String> {
+        self.path.lock().clone()
+    }
+
     /// Hands the reader to `read`; [`Reason::Moved`] if there is none.
     #[inline]
     fn with<R>(&self, read: impl FnOnce(&Arc<Reader>) -> Result<R, Reason>) -> Result<R, Reason> {
@@ -205,6 +221,7 @@ impl Mapped {
         for path in paths {
             match Reader::open(path) {
                 Ok(reader) if reader.cluster() == *cluster => {
+                    *self.path.lock() = Some(path.to_owned());
                     let mut current = self.reader.lock();
                     *current = Some(Arc::new(reader));
                     self.opened.fetch_add(1, Ordering::Release);

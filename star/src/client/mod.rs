@@ -7,7 +7,9 @@ mod list;
 mod many;
 mod mapped;
 mod names;
+mod room;
 mod servers;
+mod subscribe;
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,7 +20,8 @@ pub use error::ClientError;
 pub use list::Page;
 use mapped::MappedRead;
 pub use mapped::ObjectRef;
-use names::Names;
+use names::{Names, Ticket};
+pub use room::Room;
 use servers::Servers;
 use star_core::{
     Clock, ErrorCode, Key, RequestId, Time, Version,
@@ -26,6 +29,7 @@ use star_core::{
     network::ClientOptions,
     store::Encoding,
 };
+pub use subscribe::{Event, Subscription};
 
 /// The pause after a failed attempt, which doubles each time, and its bound.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
@@ -145,10 +149,15 @@ impl StarClient {
         condition: Condition,
     ) -> Result<CasOutcome, ClientError> {
         let body = RequestBody::Set { key: Key::new(key), encoding, condition, request_id: RequestId::Unnamed };
-        match self.call(Request { body, value }).await?.body {
-            ResponseBody::Written { version } => Ok(CasOutcome::Written(version)),
-            ResponseBody::Conflict { version } => Ok(CasOutcome::Conflict(version)),
-            other => Err(ClientError::unexpected(&other)),
+        outcome(self.call(Request { body, value }).await?.body)
+    }
+
+    /// Whether the key has an object.
+    pub async fn contains(&self, key: &str) -> Result<bool, ClientError> {
+        let key = Key::new(key);
+        match self.inner.servers.is_mapped(&key) {
+            MappedRead::Answer(answer) => Ok(answer.is_some()),
+            MappedRead::AskServer => Ok(self.get_from_server(key).await?.is_some()),
         }
     }
 
@@ -208,6 +217,18 @@ impl StarClient {
         let ticket = self.inner.names.take(count, deadline).await?;
         *request_id = ticket.request_id();
         let (answer, may_be_done) = self.call_named(&request, deadline).await;
+        self.finish_write(request, &ticket, answer, may_be_done, deadline).await
+    }
+
+    /// What is to be told of a write after its last answer; one whose name the servers do not know gets another.
+    async fn finish_write(
+        &self,
+        request: Request,
+        ticket: &Ticket,
+        answer: Result<Response, ClientError>,
+        may_be_done: bool,
+        deadline: Time,
+    ) -> Result<Response, ClientError> {
         let response = match answer {
             Err(ClientError::Refused(failure)) if failure.code == ErrorCode::Forgotten => {
                 Response { body: ResponseBody::Error(failure), value: Bytes::new() }
@@ -220,7 +241,7 @@ impl StarClient {
             body => names::is_forgotten(body),
         };
         if is_forgotten {
-            self.inner.names.renew(&ticket);
+            self.inner.names.renew(ticket);
         }
         match response.body {
             // One that was sent before may have been done then.
@@ -298,6 +319,15 @@ fn one_key(body: &RequestBody) -> Option<&Key> {
     match body {
         RequestBody::Get { key } | RequestBody::Set { key, .. } | RequestBody::Delete { key, .. } => Some(key),
         _ => None,
+    }
+}
+
+/// What came of a write.
+fn outcome(body: ResponseBody) -> Result<CasOutcome, ClientError> {
+    match body {
+        ResponseBody::Written { version } => Ok(CasOutcome::Written(version)),
+        ResponseBody::Conflict { version } => Ok(CasOutcome::Conflict(version)),
+        other => Err(ClientError::unexpected(&other)),
     }
 }
 

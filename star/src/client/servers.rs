@@ -14,7 +14,7 @@ use serde::Deserialize;
 use star_control::ClusterState;
 use star_core::{
     Clock, Key, Time,
-    message::{Request, RequestBody, Response, ResponseBody, Wire, frame::FrameKind},
+    message::{Local, Request, RequestBody, Response, ResponseBody, Wire, frame::FrameKind},
     network::{NetworkError, TcpClient},
 };
 
@@ -101,12 +101,41 @@ impl Servers {
         request: &Request,
         time_left: Duration,
     ) -> Result<Response, NetworkError> {
+        let timeout = time_left.min(self.options.network.request_timeout).max(Duration::from_millis(1));
+        Self::exchange(server, FrameKind::Request, request, timeout).await
+    }
+
+    /// Asks a server about its own store.
+    pub(super) async fn ask_local(
+        &self,
+        server: &Server,
+        question: &Local,
+        time_left: Duration,
+    ) -> Result<ResponseBody, NetworkError> {
+        let timeout = time_left.min(self.options.network.request_timeout).max(Duration::from_millis(1));
+        self.ask_local_within(server, question, timeout).await
+    }
+
+    /// The same for a question that is answered late on purpose.
+    pub(super) async fn ask_local_within(
+        &self,
+        server: &Server,
+        question: &Local,
+        timeout: Duration,
+    ) -> Result<ResponseBody, NetworkError> {
+        Self::exchange(server, FrameKind::Local, question, timeout).await.map(|response| response.body)
+    }
+
+    async fn exchange<M: Wire>(
+        server: &Server,
+        kind: FrameKind,
+        message: &M,
+        timeout: Duration,
+    ) -> Result<Response, NetworkError> {
         let server = &server.client;
         let mut header = Vec::new();
-        request.encode_header(&mut header);
-        let timeout = time_left.min(self.options.network.request_timeout).max(Duration::from_millis(1));
-        let (kind, header, tail) =
-            server.exchange_within(FrameKind::Request, &header, request.value.clone(), timeout).await?;
+        message.encode_header(&mut header);
+        let (kind, header, tail) = server.exchange_within(kind, &header, message.tail().clone(), timeout).await?;
         let unexpected = |reason: String| NetworkError::Unexpected { addr: server.addr().to_owned(), reason };
         if kind != FrameKind::Response {
             return Err(unexpected(format!("a frame of kind {kind:?}")));
@@ -147,6 +176,35 @@ impl Servers {
             all.push((server.name.clone(), status));
         }
         all
+    }
+
+    /// The server whose mapped store this client reads from, and where that store lies.
+    pub(super) fn of_this_machine(&self) -> Option<(Arc<Server>, String)> {
+        let path = self.mapped.path()?;
+        let directory = self.directory();
+        let server = directory.all().iter().find(|server| server.store.as_ref() == Some(&path))?;
+        Some((Arc::clone(server), path))
+    }
+
+    /// A server of this machine, or any.
+    pub(super) fn nearest(&self) -> Arc<Server> {
+        self.of_this_machine().map_or_else(|| self.any(), |(server, _)| server)
+    }
+
+    fn any(&self) -> Arc<Server> {
+        let directory = self.directory();
+        Arc::clone(&directory.all()[self.pick() % directory.all().len()])
+    }
+
+    /// A server other than this one, if there is another.
+    pub(super) fn any_but(&self, server: &Server) -> Arc<Server> {
+        let any = self.any();
+        if any.name == server.name { self.any() } else { any }
+    }
+
+    /// Whether the key has an object, if the mapped store can answer.
+    pub(super) fn is_mapped(&self, key: &Key) -> MappedRead<()> {
+        self.mapped.contains(key).unwrap_or_else(|_| self.look_for_another())
     }
 
     /// Reads from the mapped store, if it can answer.

@@ -76,6 +76,11 @@ impl<S: Store> StarNode<S> {
         &self.store
     }
 
+    /// The store, for what a server does with it beside the protocol: nothing that the trait [`Store`] is for.
+    pub fn store_mut(&mut self) -> &mut S {
+        &mut self.store
+    }
+
     /// The store, to close it in the end.
     pub fn into_store(self) -> S {
         self.store

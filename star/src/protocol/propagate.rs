@@ -336,13 +336,10 @@ fn place<S: Store, E: Effects<Message>>(
     cx: &mut Context<'_, S, E>,
     key: &Key,
     encoding: Encoding,
-    value: &[u8],
+    value: &Bytes,
 ) -> Result<Place, ResponseBody> {
-    match cx.store.place(key, encoding, value.len()) {
-        Ok(place) => {
-            cx.store.fill(place, 0, value);
-            Ok(place)
-        }
+    match cx.store.place_value(key, encoding, value) {
+        Ok(place) => Ok(place),
         Err(full) => {
             cx.shared.counters.no_space += 1;
             let text = format!(

@@ -4,6 +4,7 @@
 //! lease and follows the views, so that a busy server does not lose its lease; and a member of the embedded control plane
 //! has one for that, and one for its disk (see [`star_raft`]).
 
+mod local;
 mod options;
 mod plane;
 
@@ -190,6 +191,7 @@ impl Run {
             let ready = node.may_advance();
             advance.send_if_modified(|known| std::mem::replace(known, ready) != *known);
         }));
+        server.serve_local(Box::<local::StoreService>::default());
         if self.options.allows_faults {
             server.allow_faults();
         }

@@ -17,15 +17,19 @@ use crate::{
     error::{ErrorCode, Failure},
     ids::{RequestId, StarId, Version},
     key::Key,
-    message::{Asked, Condition, Fault, Request, RequestBody, SetEntry},
+    message::{Asked, Condition, Fault, Local, Request, RequestBody, SetEntry},
     store::Encoding,
 };
 
 /// How many keys a `LIST` without a limit returns at most.
 pub const LIST_LIMIT_DEFAULT: u32 = 1000;
 
+/// How long a `WATCH` without `wait_ms` waits for a change.
+const WAIT_MS_DEFAULT: u32 = 1000;
+
 /// What a client may ask for.
-const TYPES: &str = "SET, GET, DELETE, CAS, LIST, STATUS, FAIL_LINK, FIX_LINK, FAIL_PROCESS";
+const TYPES: &str = "SET, GET, DELETE, CAS, LIST, STATUS, CREATE, SEAL, ABORT, CAPACITY, WATCH, FAIL_LINK, FIX_LINK, \
+                     FAIL_PROCESS";
 
 /// What servers say to one another; known here only to explain themselves.
 const TYPES_BETWEEN_SERVERS: [&str; 10] =
@@ -68,6 +72,14 @@ struct Fields<'a> {
     stars: Option<&'a RawValue>,
     #[serde(borrow)]
     server: Option<&'a RawValue>,
+    #[serde(borrow)]
+    size: Option<&'a RawValue>,
+    #[serde(borrow)]
+    lock: Option<&'a RawValue>,
+    #[serde(borrow)]
+    room: Option<&'a RawValue>,
+    #[serde(borrow)]
+    wait_ms: Option<&'a RawValue>,
 }
 
 /// One of the `entries` of a `SET`.
@@ -94,9 +106,29 @@ pub fn asked(text: &[u8]) -> Result<Asked, Failure> {
         "FAIL_LINK" => Fault::FailLink { server: fields.server()? },
         "FIX_LINK" => Fault::FixLink { server: fields.server()? },
         "FAIL_PROCESS" => Fault::FailProcess,
+        "CREATE" | "SEAL" | "ABORT" | "CAPACITY" | "WATCH" => return local(&kind, &fields).map(Asked::Local),
         kind => return request(kind, &fields).map(Asked::Request),
     };
     Ok(Asked::Fault(fault))
+}
+
+fn local(kind: &str, fields: &Fields<'_>) -> Result<Local, Failure> {
+    Ok(match kind {
+        "CREATE" => Local::Create {
+            key: key_field("key", fields.key)?,
+            encoding: Encoding::Raw,
+            value_bytes: required_number("size", fields.size)?,
+            lock: u16::try_from(required_number("lock", fields.lock)?).unwrap_or(u16::MAX),
+        },
+        "SEAL" => Local::Seal {
+            room: required_number("room", fields.room)?,
+            condition: fields.condition()?,
+            request_id: fields.request_id()?,
+        },
+        "ABORT" => Local::Abort { room: required_number("room", fields.room)? },
+        "CAPACITY" => Local::Capacity,
+        _ => fields.watch()?,
+    })
 }
 
 fn request(kind: &str, fields: &Fields<'_>) -> Result<Request, Failure> {
@@ -176,10 +208,7 @@ impl Fields<'_> {
     fn list(&self) -> Result<Request, Failure> {
         let prefix = self.prefix.map(|raw| text_field("prefix", Some(raw))).transpose()?;
         let after = self.after.map(|raw| text_field("after", Some(raw))).transpose()?;
-        let limit = self.limit.map(|raw| number_field("limit", raw)).transpose()?;
-        if limit == Some(0) {
-            return Err(bad(r#"field "limit" must be 1 or more"#));
-        }
+        let limit = self.limit()?;
         let stars = match self.stars {
             None => Vec::new(),
             Some(raw) => match serde_json::from_str::<Vec<u16>>(raw.get()) {
@@ -191,9 +220,31 @@ impl Fields<'_> {
             stars,
             prefix: prefix.map_or_else(CompactString::default, CompactString::from),
             after: after.map(CompactString::from),
-            limit: limit.map_or(LIST_LIMIT_DEFAULT, |limit| u32::try_from(limit).unwrap_or(u32::MAX)),
+            limit,
         }
         .into())
+    }
+
+    fn watch(&self) -> Result<Local, Failure> {
+        let prefix = self.prefix.map(|raw| text_field("prefix", Some(raw))).transpose()?;
+        let position = |raw: &RawValue| {
+            let position = text_field("after", Some(raw)).ok().and_then(|text| text.parse().ok());
+            position.ok_or_else(|| wrong("after", "the \"next\" of an earlier answer", raw))
+        };
+        let wait_ms = self.wait_ms.map(|raw| number_field("wait_ms", raw)).transpose()?;
+        Ok(Local::Watch {
+            prefix: prefix.map_or_else(CompactString::default, CompactString::from),
+            after: self.after.map(position).transpose()?,
+            limit: self.limit()?,
+            wait_ms: wait_ms.map_or(WAIT_MS_DEFAULT, |wait| u32::try_from(wait).unwrap_or(u32::MAX)),
+        })
+    }
+
+    fn limit(&self) -> Result<u32, Failure> {
+        match self.limit.map(|raw| number_field("limit", raw)).transpose()? {
+            Some(0) => Err(bad(r#"field "limit" must be 1 or more"#)),
+            limit => Ok(limit.map_or(LIST_LIMIT_DEFAULT, |limit| u32::try_from(limit).unwrap_or(u32::MAX))),
+        }
     }
 
     fn server(&self) -> Result<CompactString, Failure> {
@@ -272,6 +323,10 @@ fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
 
 fn number_field(name: &str, raw: &RawValue) -> Result<u64, Failure> {
     serde_json::from_str(raw.get()).map_err(|_| wrong(name, "a whole number from 0 to 2^64 - 1", raw))
+}
+
+fn required_number(name: &str, raw: Option<&RawValue>) -> Result<u64, Failure> {
+    number_field(name, raw.ok_or_else(|| missing(name))?)
 }
 
 fn list_field<'a, T: Deserialize<'a>>(name: &str, raw: &'a RawValue) -> Result<Vec<T>, Failure> {

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use super::framed;
 use crate::{
     error::{ErrorCode, Failure},
-    message::{ManyEntry, ResponseBody},
+    message::{ManyEntry, Notice, Position, ResponseBody},
     store::Encoding,
 };
 
@@ -44,7 +44,34 @@ fn write_body(body: &ResponseBody, value: &[u8], out: &mut Vec<u8>) {
             out.push(b'}');
         }
         ResponseBody::Error(failure) => write_failure(failure, out),
+        ResponseBody::Done => write_text(out, r#"{"status":"OK"}"#),
+        ResponseBody::Room(place) => write_fields(out, place),
+        ResponseBody::Capacity(capacity) => write_fields(out, capacity),
+        ResponseBody::Notices { notices, missed, next } => write_notices(notices, *missed, *next, out),
     }
+}
+
+/// An answer that has the fields of a structure.
+fn write_fields(out: &mut Vec<u8>, fields: &impl Serialize) {
+    write_text(out, r#"{"status":"OK","#);
+    let start = out.len();
+    write_json(out, fields);
+    // Its own brace: the one in front is there already.
+    out.remove(start);
+}
+
+fn write_notices(notices: &[Notice], missed: bool, next: Position, out: &mut Vec<u8>) {
+    write_text(out, r#"{"status":"OK","notices":["#);
+    for (index, Notice { key, version, value_bytes }) in notices.iter().enumerate() {
+        write_text(out, if index > 0 { r#",{"key":"# } else { r#"{"key":"# });
+        write_json(out, key);
+        write_text(out, &format!(r#","version":{version}"#));
+        match value_bytes {
+            Some(bytes) => write_text(out, &format!(r#","size":{bytes}}}"#)),
+            None => write_text(out, r#","deleted":true}"#),
+        }
+    }
+    write_text(out, &format!(r#"],"missed":{missed},"next":"{next}"}}"#));
 }
 
 fn write_value(encoding: Encoding, value: &[u8], out: &mut Vec<u8>) {
@@ -102,7 +129,7 @@ fn write_text(out: &mut Vec<u8>, text: &str) {
 }
 
 fn write_json(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
-    serde_json::to_writer(out, value).expect("strings can be written to memory");
+    serde_json::to_writer(out, value).expect("strings and numbers can be written to memory");
 }
 
 #[cfg(test)]
@@ -148,6 +175,37 @@ mod tests {
             ),
         ] {
             assert_eq!(answer(&body, bytes), expected);
+        }
+    }
+
+    #[test]
+    fn answers_about_a_store_have_the_documented_forms() {
+        use crate::message::{Capacity, RoomPlace};
+        let room = RoomPlace { room: 3, value_at: 8256, pages_at: 8192, pages_bytes: 69_632 };
+        let notice = |key: &str, value_bytes| Notice { key: key.into(), version: Version(2), value_bytes };
+        let notices = ResponseBody::Notices {
+            notices: vec![notice("a\"", Some(5)), notice("b", None)],
+            missed: true,
+            next: Position { life: 17, number: 4 },
+        };
+        for (body, expected) in [
+            (ResponseBody::Done, json!({"status": "OK"})),
+            (
+                ResponseBody::Room(room),
+                json!({"status": "OK", "room": 3, "value_at": 8256, "pages_at": 8192, "pages_bytes": 69_632}),
+            ),
+            (
+                ResponseBody::Capacity(Capacity { objects: 1, used_bytes: 2, ..Capacity::default() }),
+                json!({"status": "OK", "objects": 1, "used_bytes": 2, "capacity_bytes": 0, "largest_free_bytes": 0,
+                       "room_bytes": 0, "pinned_bytes": 0}),
+            ),
+            (
+                notices,
+                json!({"status": "OK", "missed": true, "next": "17-4", "notices": [
+                    {"key": "a\"", "version": 2, "size": 5}, {"key": "b", "version": 2, "deleted": true}]}),
+            ),
+        ] {
+            assert_eq!(answer(&body, b""), expected);
         }
     }
 

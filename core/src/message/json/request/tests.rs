@@ -5,7 +5,7 @@ use super::*;
 fn parse(text: &str) -> Result<Request, Failure> {
     match asked(text.as_bytes())? {
         Asked::Request(request) => Ok(request),
-        Asked::Fault(fault) => panic!("{text} is no fault, and not {fault:?}"),
+        other => panic!("{text} is a request, and not {other:?}"),
     }
 }
 
@@ -157,4 +157,44 @@ fn faults_are_told_from_requests() {
     assert_eq!(fault(r#"{"type":"FAIL_PROCESS"}"#), Ok(Asked::Fault(Fault::FailProcess)));
     let missing = fault(r#"{"type":"FAIL_LINK"}"#).expect_err("which link?");
     assert!(missing.code == ErrorCode::BadRequest && missing.message.contains("server"), "{missing}");
+}
+
+#[test]
+fn questions_about_a_store_are_understood() {
+    let watch = |after: Option<&str>, limit, wait_ms| Local::Watch {
+        prefix: "a/".into(),
+        after: after.map(|text| text.parse().unwrap()),
+        limit,
+        wait_ms,
+    };
+    for (text, wanted) in [
+        (
+            r#"{"type":"CREATE","key":"k","size":16777216,"lock":7}"#,
+            Local::Create { key: "k".into(), encoding: Encoding::Raw, value_bytes: 1 << 24, lock: 7 },
+        ),
+        (
+            r#"{"type":"SEAL","room":9,"request_id":"r","if_absent":true}"#,
+            Local::Seal { room: 9, condition: Condition::IfAbsent, request_id: text_id("r") },
+        ),
+        (r#"{"type":"ABORT","room":9}"#, Local::Abort { room: 9 }),
+        (r#"{"type":"CAPACITY"}"#, Local::Capacity),
+        (r#"{"type":"WATCH","prefix":"a/"}"#, watch(None, LIST_LIMIT_DEFAULT, WAIT_MS_DEFAULT)),
+        (r#"{"type":"WATCH","prefix":"a/","after":"17-4","limit":2,"wait_ms":0}"#, watch(Some("17-4"), 2, 0)),
+    ] {
+        assert_eq!(asked(text.as_bytes()), Ok(Asked::Local(wanted)), "{text}");
+    }
+    for (text, field) in [
+        (r#"{"type":"CREATE","key":"k","lock":7}"#, "size"),
+        (r#"{"type":"CREATE","key":"k","size":-1,"lock":7}"#, "size"),
+        (r#"{"type":"CREATE","key":"k","size":1}"#, "lock"),
+        (r#"{"type":"CREATE","size":1,"lock":7}"#, "key"),
+        (r#"{"type":"SEAL"}"#, "room"),
+        (r#"{"type":"ABORT","room":"9"}"#, "room"),
+        (r#"{"type":"WATCH","after":"17"}"#, "after"),
+        (r#"{"type":"WATCH","limit":0}"#, "limit"),
+        (r#"{"type":"WATCH","wait_ms":1.5}"#, "wait_ms"),
+    ] {
+        let failure = asked(text.as_bytes()).expect_err(text);
+        assert!(failure.code == ErrorCode::BadRequest && failure.message.contains(field), "{text}: {failure}");
+    }
 }

@@ -1,0 +1,28 @@
+//! What a server does for those who ask about its own store, beside its protocol and without the protocol's knowledge.
+
+use crate::{
+    message::{Local, Request, ResponseBody},
+    protocol::Token,
+    time::Time,
+};
+
+/// What comes of a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LocalOutcome {
+    /// The answer.
+    Answer(ResponseBody),
+    /// It is a request to the protocol, which answers it.
+    Request(Request),
+    /// The answer comes at the end of a turn.
+    Later,
+}
+
+/// Answers questions about the store of a server whose protocol is a `P`. On the server's thread, like the protocol.
+pub trait LocalService<P> {
+    /// Takes a question. `token` names it where the answer comes later.
+    fn ask(&mut self, now: Time, protocol: &mut P, token: Token, question: Local) -> LocalOutcome;
+
+    /// The end of a turn, of which there is one in every [`crate::protocol::TICK_MS`] at least: answers what waited, through
+    /// `answer`.
+    fn end_turn(&mut self, now: Time, protocol: &mut P, answer: &mut dyn FnMut(Token, &ResponseBody));
+}
