@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::commands::{
     bench::BenchArgs, chaos::ChaosArgs, check::CheckArgs, compare::CompareArgs, completions::CompletionsArgs,
     del::DelArgs, demo::DemoArgs, fault::FaultArgs, get::GetArgs, ls::LsArgs, serve::ServeArgs, server::ServerArgs,
-    set::SetArgs, shell::ShellArgs, status::StatusArgs, store::StoreArgs, up::UpArgs,
+    set::SetArgs, shell::ShellArgs, status::StatusArgs, store::StoreArgs, up::UpArgs, watch::WatchArgs,
 };
 
 const EXAMPLES: &str = "\
@@ -18,6 +18,7 @@ Examples:
   star set photo @photo.jpg              store a file; `-` stores what comes in on stdin
   star set greeting hi --if-version 1    only if nobody changed it since version 1
   star ls photos/ --json                 keys that begin with photos/
+  star watch photos/                     print what changes
   star bench --seconds 5                 a load, on the running cluster or on one of its own
   star demo .                            store a directory, prove every object at every server
   star chaos --seconds 60                break a cluster of its own under load, prove that nothing is lost
@@ -110,6 +111,8 @@ pub(crate) enum Command {
     Del(DelArgs),
     /// List keys
     Ls(LsArgs),
+    /// Print what changes, as it changes
+    Watch(WatchArgs),
     /// Show servers and stars
     Status(StatusArgs),
     /// Look into the mapped files of servers that run here, or that were left behind

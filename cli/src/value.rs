@@ -1,7 +1,7 @@
 //! Values on their way in and out of the program: words, files, stdin and stdout, JSON.
 
 use std::{
-    fs::File,
+    fs::{self, File, Metadata},
     io::{self, IsTerminal, Read, Write},
     path::Path,
     time::Duration,
@@ -20,6 +20,8 @@ use crate::{error::CliError, output};
 /// Transfers of more bytes than this show progress to whoever looks on.
 const PROGRESS_FROM_BYTES: u64 = 4 << 20;
 const PIECE_BYTES: usize = 1 << 20;
+/// Files from this length on are read into room in the store of a server of this machine, where there is one.
+const ROOM_BYTES_MIN: u64 = 64 << 10;
 
 /// The value that a word of the command line stands for: `@file`, `-` for stdin, `@@…` for a word that begins with @,
 /// else the word itself. Without a word it comes from stdin.
@@ -33,6 +35,52 @@ pub(crate) fn read(word: Option<&str>, bytes_max: u64) -> Result<Bytes, CliError
             Some(path) => read_file(Path::new(path), bytes_max),
             None => Ok(Bytes::copy_from_slice(word.as_bytes())),
         },
+    }
+}
+
+/// A file that is long enough to be read where its bytes are to stay.
+#[derive(Debug)]
+pub(crate) struct LargeFile {
+    file: File,
+    length: usize,
+    name: String,
+}
+
+/// The file that a word of the command line stands for, if it is one of 64 KiB or more.
+pub(crate) fn large_file(word: Option<&str>, bytes_max: u64) -> Result<Option<LargeFile>, CliError> {
+    let Some(path) = word.and_then(|word| word.strip_prefix('@')).filter(|path| !path.starts_with('@')) else {
+        return Ok(None);
+    };
+    // Whatever is no such file is read as others are, or refused as they are. A pipe must not be opened twice.
+    let is_large = |found: &Metadata| found.is_file() && (ROOM_BYTES_MIN..=bytes_max).contains(&found.len());
+    let Some(found) = fs::metadata(path).ok().filter(is_large) else { return Ok(None) };
+    let file = File::open(path).map_err(|error| CliError::from(error).context(format!("cannot read {path}")))?;
+    Ok(Some(LargeFile { file, length: found.len() as usize, name: path.to_owned() }))
+}
+
+impl LargeFile {
+    /// Its length in bytes.
+    pub(crate) fn length(&self) -> usize {
+        self.length
+    }
+
+    /// Reads all of it into a buffer of its length.
+    pub(crate) fn read_into(mut self, target: &mut [u8]) -> Result<(), CliError> {
+        let failed = |error: io::Error| CliError::from(error).context(format!("cannot read {}", self.name));
+        let shown = (self.length as u64 > PROGRESS_FROM_BYTES).then(|| bar(self.length as u64, "reading"));
+        for piece in target.chunks_mut(PIECE_BYTES) {
+            self.file.read_exact(piece).map_err(failed)?;
+            if let Some(bar) = &shown {
+                bar.inc(piece.len() as u64);
+            }
+        }
+        if let Some(bar) = shown {
+            bar.finish_and_clear();
+        }
+        if self.file.read(&mut [0]).map_err(failed)? > 0 {
+            return Err(CliError::new(format!("{} grew while it was read", self.name)).hint("try again"));
+        }
+        Ok(())
     }
 }
 
@@ -198,6 +246,28 @@ mod tests {
         assert_eq!(read(Some(&word), 10).expect("a file"), "0123456789");
         assert!(read(Some(&word), 9).is_err(), "one byte too many");
         assert!(read_all(&b"0123456789"[..], None, 9, "stdin").is_err(), "also where the length is not known");
+    }
+
+    #[test]
+    fn a_large_file_is_read_where_it_is_to_stay() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("value");
+        let word = format!("@{}", path.display());
+        let bytes: Vec<u8> = (0..200_000_u32).map(|i| (i / 3) as u8).collect();
+        std::fs::write(&path, &bytes).expect("a file");
+        let open = || large_file(Some(&word), 1 << 20).expect("a file").expect("a large one");
+        let mut target = vec![0; open().length()];
+        open().read_into(&mut target).expect("all of it");
+        assert!(target == bytes);
+        let (shorter, longer) = (open(), open());
+        std::fs::write(&path, &bytes[..100_000]).expect("a file");
+        assert!(shorter.read_into(&mut target).is_err(), "it has become shorter");
+        std::fs::write(&path, [&bytes[..], b"more"].concat()).expect("a file");
+        assert!(longer.read_into(&mut target).is_err(), "it has become longer");
+        for (word, bytes_max) in [(word.as_str(), 100_000), ("@@at", 10), ("plain", 10), ("-", 10)] {
+            assert!(large_file(Some(word), bytes_max).expect("nothing wrong").is_none(), "{word}");
+        }
+        assert!(large_file(Some("@/does/not/exist"), 10).expect("nothing wrong").is_none());
     }
 
     #[test]

@@ -238,6 +238,40 @@ fn a_value_that_is_being_sent_stays_as_it_is() {
     settle(&mut store, empty);
 }
 
+/// Objects are moved to make room in one piece, but not those that a producer still maps.
+#[test]
+fn what_a_producer_maps_is_not_moved() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    let mut store = store(&path);
+    let keys: Vec<Key> = (0..12).map(|number| Key::new(format!("room-{number}"))).collect();
+    let mut rooms = Vec::new();
+    let others = |number: u64| Key::new(format!("other-{}", mix(number) % 400));
+    for (number, key) in (0..).zip(&keys) {
+        let (place, room) = enter(&mut store, &path, key, 70_000 + number * 3000);
+        rooms.push(room);
+        seal(&mut store, key, place.room, 1);
+        (0..8).for_each(|i| drop(set(&mut store, &others(number as u64 * 8 + i), 1, &value(i, 20_000))));
+    }
+    let places = |store: &MappedStore| -> Vec<usize> {
+        keys.iter().map(|key| store.get(key).object.unwrap().value.as_ptr().addr()).collect()
+    };
+    let (before, mut number) = (places(&store), 0);
+    while store.moved_bytes() < 16 << 20 {
+        number += 1;
+        let key = others(number);
+        if mix(number) >> 40 & 1 == 1 && store.get(&key).object.is_some() {
+            store.mark_dirty(&key).unwrap();
+            store.remove(&key, false);
+        } else {
+            set(&mut store, &key, number, &vec![1; 100 + mix(number ^ 77) as usize % 150_000]);
+        }
+        assert!(number < 1_000_000, "nothing is ever moved");
+    }
+    assert_eq!(places(&store), before);
+    drop(rooms);
+}
+
 #[test]
 fn the_next_life_of_a_server_finds_the_rooms_of_the_last() {
     let directory = tempfile::tempdir().unwrap();

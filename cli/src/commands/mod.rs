@@ -17,6 +17,7 @@ pub(crate) mod shell;
 pub(crate) mod status;
 pub(crate) mod store;
 pub(crate) mod up;
+pub(crate) mod watch;
 
 use crate::{
     args::{Cli, Command},
@@ -34,6 +35,7 @@ pub(crate) fn run(cli: Cli) -> CliResult {
         Command::Get(args) => get::run(&global, &args),
         Command::Del(args) => del::run(&global, &args),
         Command::Ls(args) => ls::run(&global, &args),
+        Command::Watch(args) => watch::run(&global, &args),
         Command::Status(args) => status::run(&global, &args),
         Command::Store(args) => store::run(&global, &args),
         Command::Shell(args) => shell::run(&global, &args),

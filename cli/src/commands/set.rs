@@ -3,14 +3,15 @@
 use bytes::Bytes;
 use clap::Args;
 use serde_json::json;
-use star::CasOutcome;
+use star::{CasOutcome, StarClient};
 use star_core::{Version, message::Condition, store::Encoding};
 
 use crate::{
     args::{ConnectArgs, GlobalArgs},
     connection,
-    error::{CliResult, Exit},
-    output, settings, value,
+    error::{CliError, CliResult, Exit},
+    output, settings,
+    value::{self, LargeFile},
 };
 
 const EXAMPLES: &str = "\
@@ -20,6 +21,7 @@ Examples:
   tar c . | star set backup -            the value is what comes in on stdin
   star set lock me --if-absent           only if there is no such object: exit code 4 if there is
   star set config '{\"a\": 1}' --json-value
+A file of 64 KiB or more is read into the store of a server of this machine, if there is one, and not copied again.
 A value that begins with @ is written with two of them: @@home.";
 
 #[derive(Debug, Args)]
@@ -44,14 +46,38 @@ pub(crate) struct SetArgs {
 
 pub(crate) fn run(global: &GlobalArgs, args: &SetArgs) -> CliResult {
     let config = settings::load(global)?;
-    let bytes = value::read(args.value.as_deref(), config.limits.value_bytes_max)?;
-    let (bytes, encoding) = if args.json_value { value::from_json(&bytes)? } else { (bytes, Encoding::Raw) };
     let condition = match args.if_version {
         Some(version) => Condition::IfVersion(Version(version)),
         None if args.if_absent => Condition::IfAbsent,
         None => Condition::Always,
     };
+    if !args.json_value
+        && let Some(file) = value::large_file(args.value.as_deref(), config.limits.value_bytes_max)?
+    {
+        return connection::runtime()?.block_on(async {
+            let client = connection::client(global, &args.connect).await?;
+            report(global, &args.key, store_file(&client, &args.key, file, condition).await?)
+        });
+    }
+    let bytes = value::read(args.value.as_deref(), config.limits.value_bytes_max)?;
+    let (bytes, encoding) = if args.json_value { value::from_json(&bytes)? } else { (bytes, Encoding::Raw) };
     connection::runtime()?.block_on(store(global, args, bytes, encoding, condition))
+}
+
+/// Reads a file into room for it, in the store of a server of this machine if there is one, and stores what is there.
+pub(super) async fn store_file(
+    client: &StarClient,
+    key: &str,
+    file: LargeFile,
+    condition: Condition,
+) -> Result<CasOutcome, CliError> {
+    let length = file.length();
+    let mut room = client.create(key, length).await?;
+    file.read_into(&mut room)?;
+    let waiting = value::waiting(format!("storing {}", output::bytes(length as u64)), Some(length as u64));
+    let outcome = room.seal_if(condition).await;
+    waiting.finish_and_clear();
+    Ok(outcome?)
 }
 
 async fn store(

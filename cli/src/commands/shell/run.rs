@@ -165,8 +165,13 @@ impl Session {
         if word == "-" {
             return Err(CliError::usage("stdin is where the commands come from").hint("a file is @FILE"));
         }
-        let bytes = value::read(Some(word), self.value_bytes_max)?;
-        let outcome = self.client().compare_and_set(key, condition, bytes).await?;
+        let outcome = match value::large_file(Some(word), self.value_bytes_max)? {
+            Some(file) => set::store_file(self.client(), key, file, condition).await?,
+            None => {
+                let bytes = value::read(Some(word), self.value_bytes_max)?;
+                self.client().compare_and_set(key, condition, bytes).await?
+            }
+        };
         set::report(&self.global, key, outcome)
     }
 
