@@ -251,7 +251,9 @@ fn what_a_producer_maps_is_not_moved() {
         let (place, room) = enter(&mut store, &path, key, 70_000 + number * 3000);
         rooms.push(room);
         seal(&mut store, key, place.room, 1);
-        (0..8).for_each(|i| drop(set(&mut store, &others(number as u64 * 8 + i), 1, &value(i, 20_000))));
+        for turn in 0..8 {
+            assert!(set(&mut store, &others(number as u64 * 8 + turn), 1, &value(turn, 20_000)));
+        }
     }
     let places = |store: &MappedStore| -> Vec<usize> {
         keys.iter().map(|key| store.get(key).object.unwrap().value.as_ptr().addr()).collect()
@@ -264,7 +266,7 @@ fn what_a_producer_maps_is_not_moved() {
             store.mark_dirty(&key).unwrap();
             store.remove(&key, false);
         } else {
-            set(&mut store, &key, number, &vec![1; 100 + mix(number ^ 77) as usize % 150_000]);
+            set(&mut store, &key, number, &vec![1; 100 + mix(number + 77) as usize % 150_000]);
         }
         assert!(number < 1_000_000, "nothing is ever moved");
     }
