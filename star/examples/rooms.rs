@@ -1,8 +1,9 @@
 //! Prints what storing a large value costs a process of a server's machine, by `set` and by `create` and `seal`:
-//! `cargo run --release -p star-replication --example rooms [MiB]`.
+//! `cargo run --release -p star-replication --example rooms [MiB] [servers]`.
 //!
-//! Three servers and the client in this process, all on this machine's processors. Both begin with bytes that lie elsewhere,
-//! as those of a file do: `set` copies them into its value, the other into the room. They take turns in one run.
+//! Three servers, unless another number is given, and the client in this process, all on this machine's processors. Both
+//! begin with bytes that lie elsewhere, as those of a file do: `set` copies them into its value, the other into the room.
+//! They take turns in one run.
 
 use std::{env, error::Error, time::Duration};
 
@@ -32,8 +33,9 @@ async fn in_place(client: &StarClient, source: &[u8]) -> Result<(Duration, Durat
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let mebibytes: usize = env::args().nth(1).map_or(Ok(16), |word| word.parse())?;
+    let servers: usize = env::args().nth(2).map_or(Ok(3), |word| word.parse())?;
     let source: Vec<u8> = (0..mebibytes << 20).map(|i| (i / 7) as u8).collect();
-    let cluster = StarCluster::start_local(3).await?;
+    let cluster = StarCluster::start_local(servers).await?;
     let client = cluster.connect().await?;
     let (mut sets, mut seals, mut only_seals) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..TURNS {
@@ -46,7 +48,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     let (set, whole, seal) = (median(&mut sets), median(&mut seals), median(&mut only_seals));
     println!(
-        "{mebibytes} MiB, median of {TURNS}, in ms: set {set:.2}, create + write + seal {whole:.2}, seal {seal:.2}"
+        "{servers} servers, {mebibytes} MiB, median of {TURNS}, in ms: set {set:.2}, create + write + seal {whole:.2}, seal {seal:.2}"
     );
     println!("set takes {:.2} times as long", set / whole);
     Ok(())
