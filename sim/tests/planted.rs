@@ -21,7 +21,7 @@ const STATED: [(Bug, Mode, &str, u64); 35] = [
     (Bug::Star(Star::InstallKeepsOwnStamps), Mode::Turnover, "committed on all members", 60),
     (Bug::Star(Star::LeaseIgnored), Mode::Churn, "lease exclusion", 10),
     (Bug::Star(Star::EarlyPromotion), Mode::Churn, "clean means latest", 10),
-    (Bug::Star(Star::BaseIgnored), Mode::Churn, "committed on all members", 60),
+    (Bug::Star(Star::BaseIgnored), Mode::Churn, "committed on all members", 400),
     (Bug::Star(Star::FoundingKeepsObjects), Mode::Loss, "agreement", 20),
     (Bug::Star(Star::FoundingKeepsObjects), Mode::Loss, "clean means latest", 20),
     (Bug::Star(Star::JoiningServesReads), Mode::Churn, "not linearizable", 60),

@@ -1,8 +1,10 @@
 //! What a server does for those who ask about its own store, beside its protocol and without the protocol's knowledge.
 
+use super::{Shared, State};
 use crate::{
+    error::ErrorCode,
     message::{Local, Request, ResponseBody},
-    protocol::Token,
+    protocol::{Effects, Input, Protocol, Token},
     time::Time,
 };
 
@@ -25,4 +27,26 @@ pub trait LocalService<P> {
     /// The end of a turn, of which there is one in every [`crate::protocol::TICK_MS`] at least: answers what waited, through
     /// `answer`.
     fn end_turn(&mut self, now: Time, protocol: &mut P, answer: &mut dyn FnMut(Token, &ResponseBody));
+}
+
+impl<P: Protocol> Shared<P> {
+    /// Hands a question about the server's own store to whom it concerns.
+    pub(crate) fn ask_local(&self, token: Token, question: Local) {
+        let mut state = self.state.borrow_mut();
+        let State { protocol, local, io, .. } = &mut *state;
+        let now = self.clock.now();
+        let outcome = match local {
+            Some(local) => local.ask(now, protocol, token, question),
+            None => {
+                let text = "this server keeps no store that others of its machine can use";
+                LocalOutcome::Answer(ResponseBody::error(ErrorCode::Disabled, text))
+            }
+        };
+        match outcome {
+            LocalOutcome::Answer(body) => Effects::<P::Message>::reply(io, token, &body, &[]),
+            LocalOutcome::Request(request) => protocol.step(now, Input::Request { token, request }, io),
+            LocalOutcome::Later => {}
+        }
+        self.turn_due(&mut state);
+    }
 }

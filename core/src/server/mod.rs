@@ -33,10 +33,8 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use crate::{
-    error::ErrorCode,
     ids::{Incarnation, ServerId},
-    message::{Local, ResponseBody},
-    protocol::{Effects, Input, Protocol, TICK_MS, Token},
+    protocol::{Effects, Input, Protocol, TICK_MS},
     time::{Clock, Time},
 };
 
@@ -349,26 +347,6 @@ impl<P: Protocol> Shared<P> {
         }
         let now = self.clock.now();
         inputs.drain(..).for_each(|input| protocol.step(now, input, io));
-        self.turn_due(&mut state);
-    }
-
-    /// Hands a question about the server's own store to whom it concerns.
-    pub(crate) fn ask_local(&self, token: Token, question: Local) {
-        let mut state = self.state.borrow_mut();
-        let State { protocol, local, io, .. } = &mut *state;
-        let now = self.clock.now();
-        let outcome = match local {
-            Some(local) => local.ask(now, protocol, token, question),
-            None => {
-                let text = "this server keeps no store that others of its machine can use";
-                LocalOutcome::Answer(ResponseBody::error(ErrorCode::Disabled, text))
-            }
-        };
-        match outcome {
-            LocalOutcome::Answer(body) => Effects::<P::Message>::reply(io, token, &body, &[]),
-            LocalOutcome::Request(request) => protocol.step(now, Input::Request { token, request }, io),
-            LocalOutcome::Later => {}
-        }
         self.turn_due(&mut state);
     }
 
