@@ -1,6 +1,10 @@
 //! One connection of the load: a window of requests under way, written and read in batches.
 
-use std::fmt;
+use std::{
+    fmt,
+    future::poll_fn,
+    task::{Context, Poll},
+};
 
 use bytes::BytesMut;
 use star_core::{Key, RequestId};
@@ -78,7 +82,67 @@ impl Connection {
         }
     }
 
+    fn poll_answer(&self, cx: &mut Context<'_>) -> Poll<()> {
+        // An error shows when it is read.
+        self.stream.poll_read_ready(cx).map(|_| ())
+    }
+
     fn failed(&self, source: std::io::Error) -> BenchError {
         BenchError::Connection { addr: self.addr.clone(), source }
+    }
+}
+
+/// The connections of one client: one, or one to each server, where writes go to whoever leads their key.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    all: Vec<Connection>,
+    /// What a request without a server of its own takes.
+    usual: usize,
+}
+
+impl Connections {
+    /// Client `number`'s connections: to its own server alone, or to all.
+    pub(crate) async fn dial(
+        system: &System,
+        targets: &[Target],
+        number: usize,
+        all: bool,
+    ) -> Result<Self, BenchError> {
+        let own = number % targets.len();
+        let (targets, usual) = if all { (targets, own) } else { (&targets[own..=own], 0) };
+        let mut connections = Vec::new();
+        for target in targets {
+            connections.push(Connection::dial(system, target).await?);
+        }
+        Ok(Self { all: connections, usual })
+    }
+
+    /// The connection to this server, or to the client's own.
+    pub(crate) fn to(&mut self, target: Option<usize>) -> &mut Connection {
+        &mut self.all[target.unwrap_or(self.usual)]
+    }
+
+    /// Writes what is queued.
+    pub(crate) async fn flush(&mut self) -> Result<(), BenchError> {
+        for connection in self.all.iter_mut().filter(|connection| !connection.out.is_empty()) {
+            connection.flush().await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for bytes on any of them and hands each whole answer to `take`.
+    pub(crate) async fn receive(&mut self, take: impl FnMut(Answer)) -> Result<(), BenchError> {
+        let first = match self.all.len() {
+            1 => 0,
+            _ => poll_fn(|cx| self.poll_first(cx)).await,
+        };
+        self.all[first].receive(take).await
+    }
+
+    fn poll_first(&self, cx: &mut Context<'_>) -> Poll<usize> {
+        match self.all.iter().position(|connection| connection.poll_answer(cx).is_ready()) {
+            Some(first) => Poll::Ready(first),
+            None => Poll::Pending,
+        }
     }
 }

@@ -9,7 +9,7 @@ use tokio::task::{LocalSet, spawn_local};
 
 use crate::{
     BenchError,
-    connection::Connection,
+    connection::{Connection, Connections},
     cpu,
     dialect::{Answer, Outcome},
     record::{Operation, Recorded},
@@ -68,7 +68,8 @@ async fn run_local(options: Options, watch: impl FnMut(Progress) + 'static) -> R
     }
     let mut connections = Vec::new();
     for client in 0..options.clients {
-        connections.push(Connection::dial(&options.system, &options.targets[client % options.targets.len()]).await?);
+        let leads = !options.leaders.is_empty();
+        connections.push(Connections::dial(&options.system, &options.targets, client, leads).await?);
     }
     let begin = clock.now();
     let count_from = begin + Duration::from_secs_f64(options.warm_up_seconds);
@@ -88,7 +89,7 @@ async fn run_local(options: Options, watch: impl FnMut(Progress) + 'static) -> R
     let tasks: Vec<_> = connections
         .into_iter()
         .enumerate()
-        .map(|(number, connection)| spawn_local(Client::new(Rc::clone(&shared), number, connection).run()))
+        .map(|(number, all)| spawn_local(Client::new(Rc::clone(&shared), number, all).run()))
         .collect();
     let mut failed = None;
     for task in tasks {
@@ -218,11 +219,11 @@ impl Shared {
     }
 }
 
-/// One connection with its window.
+/// A client with its window.
 struct Client {
     shared: Rc<Shared>,
     number: usize,
-    connection: Connection,
+    connections: Connections,
     reader: Option<Reader>,
     random: Random,
     window: Vec<Option<UnderWay>>,
@@ -245,14 +246,14 @@ struct UnderWay {
 }
 
 impl Client {
-    fn new(shared: Rc<Shared>, number: usize, connection: Connection) -> Self {
+    fn new(shared: Rc<Shared>, number: usize, connections: Connections) -> Self {
         let options = &shared.options;
         let target = &options.targets[number % options.targets.len()];
         // Without a mapped store every read goes over the connection.
         let reader = target.store.as_ref().and_then(|path| Reader::open(path).ok());
         Self {
             number,
-            connection,
+            connections,
             reader,
             random: Random::new(options.seed ^ (number as u64) << 32),
             window: vec![None; options.pipeline],
@@ -285,11 +286,11 @@ impl Client {
             if self.free.len() == self.window.len() {
                 return Ok(());
             }
-            self.connection.flush().await?;
+            self.connections.flush().await?;
             let mut answers = Vec::new();
             let limit = end + Duration::from_secs(5);
             let wait = limit.since(self.shared.clock.now());
-            let received = self.connection.receive(|answer| answers.push(answer));
+            let received = self.connections.receive(|answer| answers.push(answer));
             match tokio::time::timeout(wait, received).await {
                 Ok(received) => received?,
                 Err(_) => {
@@ -314,7 +315,7 @@ impl Client {
                 self.free.push(slot);
                 return false;
             }
-            self.connection.queue_get(slot as u64, &name);
+            self.connections.to(None).queue_get(slot as u64, &name);
             self.window[slot] = Some(UnderWay { key, write: None, is_read: true, number: None, call });
             return true;
         }
@@ -331,7 +332,9 @@ impl Client {
             format!("{:0width$}", u128::from(self.writes) * 100_000 + self.number as u128, width = options.value_bytes)
         });
         let value = write.as_ref().map_or(self.value.as_slice(), |text| text.as_bytes());
-        self.connection.queue_set(slot as u64, &name, value, request_id);
+        let leaders = &self.shared.options.leaders;
+        let leader = (!leaders.is_empty()).then(|| leaders[usize::from(name.star(leaders.len() as u16).0)]);
+        self.connections.to(leader).queue_set(slot as u64, &name, value, request_id);
         self.window[slot] = Some(UnderWay { key, write, is_read: false, number, call });
         true
     }

@@ -29,6 +29,9 @@ pub struct Options {
     pub system: System,
     /// The servers; client `i` talks to server `i % targets`.
     pub targets: Vec<Target>,
+    /// For each star the target that leads it, where clients send each write there, as `StarClient` does while it has few
+    /// under way; then every client has a connection to every target. Empty: to the client's own target.
+    pub leaders: Vec<usize>,
     /// Servers of the system: at least those that the load goes to.
     pub servers: usize,
     /// The processes of the servers, and of what belongs to them, where they run on this machine: their use of the processor is counted.

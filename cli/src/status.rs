@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use star_bench::Target;
 use star_control::{ClusterState, Standing, View};
 use star_core::{
     ServerId,
@@ -84,6 +85,15 @@ impl ClusterStatus {
         let lacks =
             |star: &&StarLine| star.on_the_way() == 0 && up().any(|server| !star.members.contains(&server.name));
         self.stars.iter().find(lacks).map(|star| star.id)
+    }
+
+    /// For each star which of these leads it; none at all if that is not known of every star.
+    pub(crate) fn leaders(&self, targets: &[Target]) -> Vec<usize> {
+        let place = |star: &StarLine| {
+            let leader = self.servers.iter().find(|server| Some(&server.name) == star.leader.as_ref())?;
+            targets.iter().position(|target| target.addr == leader.addr)
+        };
+        self.stars.iter().map(place).collect::<Option<_>>().unwrap_or_default()
     }
 
     /// The processes of all servers; none if one is not known, or they are not all of this machine.

@@ -84,6 +84,12 @@ pub trait Effects<M> {
         }
     }
 
+    /// Sends a message that no client waits for: with what these servers are sent next, or within some milliseconds. So a
+    /// server that has nothing else to hear is not woken for it.
+    fn broadcast_later(&mut self, to: &[ServerId], message: &M) {
+        self.broadcast(to, message);
+    }
+
     /// Answers a client; `value` is the answer's tail (see [`crate::message::Response`]).
     fn reply(&mut self, token: Token, body: &ResponseBody, value: &[u8]);
 }

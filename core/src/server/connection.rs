@@ -11,7 +11,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::{ConnectionId, Hello, Shared, State, end_turn, io::JSON_REQUEST, log_end, read_size::ReadSize};
+use super::{ConnectionId, Hello, Shared, State, io::JSON_REQUEST, log_end, read_size::ReadSize, turn::end_turn};
 use crate::{
     error::ErrorCode,
     message::{

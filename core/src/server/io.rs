@@ -78,6 +78,8 @@ pub(crate) struct Io {
     /// Servers that nothing is sent to, because someone asked for it (see [`super::Handle::fail_link`]).
     failed_links: Set<ServerId>,
     dirty: Vec<ConnectionId>,
+    /// Connections with something that may wait a little, and perhaps nothing else.
+    later: Vec<ConnectionId>,
     /// Connections whose socket took no more in the last flush: to be waited for.
     blocked: Vec<(ConnectionId, Rc<OwnedWriteHalf>)>,
     scratch: Vec<u8>,
@@ -96,6 +98,7 @@ impl Io {
             links: Map::default(),
             failed_links: Set::default(),
             dirty: Vec::new(),
+            later: Vec::new(),
             blocked: Vec::new(),
             scratch: Vec::new(),
             partial_bytes: 0,
@@ -219,6 +222,23 @@ impl Io {
         self.failed_links.contains(&to)
     }
 
+    /// Puts a message into the outboxes of servers; `note` sees to it that it is sent.
+    fn queue_message<M: Wire>(&mut self, to: &[ServerId], message: &M, note: impl Fn(&mut Self, ConnectionId)) {
+        let tail = message.tail();
+        let mut head = std::mem::take(&mut self.scratch);
+        head.clear();
+        frame::encode_head(FrameKind::Peer, 0, message, tail.len(), &mut head);
+        for to in to {
+            let Some(id) = self.link(*to) else { continue };
+            let Some(connection) = self.get(id).filter(|connection| !connection.is_closing) else { continue };
+            connection.outbox.open().extend_from_slice(&head);
+            connection.outbox.push(tail);
+            note(self, id);
+            self.check_link(*to, id);
+        }
+        self.scratch = head;
+    }
+
     fn mark_dirty(&mut self, id: ConnectionId) {
         if let Some(connection) = self.get(id)
             && !connection.is_dirty
@@ -254,6 +274,18 @@ impl Io {
             self.flush_one(id);
         }
         std::mem::take(&mut self.blocked)
+    }
+
+    /// Whether something waits for [`Io::send_what_waits`].
+    pub(crate) fn has_waiting(&self) -> bool {
+        !self.later.is_empty()
+    }
+
+    /// Has what may wait a little go out with the next flush.
+    pub(crate) fn send_what_waits(&mut self) {
+        for id in std::mem::take(&mut self.later) {
+            self.mark_dirty(id);
+        }
     }
 
     /// The socket of a blocked connection takes more again.
@@ -317,19 +349,15 @@ impl<M: Wire> Effects<M> for Io {
     }
 
     fn broadcast(&mut self, to: &[ServerId], message: &M) {
-        let tail = message.tail();
-        let mut head = std::mem::take(&mut self.scratch);
-        head.clear();
-        frame::encode_head(FrameKind::Peer, 0, message, tail.len(), &mut head);
-        for to in to {
-            let Some(id) = self.link(*to) else { continue };
-            let Some(connection) = self.get(id).filter(|connection| !connection.is_closing) else { continue };
-            connection.outbox.open().extend_from_slice(&head);
-            connection.outbox.push(tail);
-            self.mark_dirty(id);
-            self.check_link(*to, id);
-        }
-        self.scratch = head;
+        self.queue_message(to, message, Self::mark_dirty);
+    }
+
+    fn broadcast_later(&mut self, to: &[ServerId], message: &M) {
+        self.queue_message(to, message, |io, id| {
+            if !io.later.contains(&id) {
+                io.later.push(id);
+            }
+        });
     }
 
     fn reply(&mut self, token: Token, body: &ResponseBody, value: &[u8]) {

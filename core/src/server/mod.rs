@@ -13,6 +13,7 @@ mod local;
 mod outbox;
 mod reach;
 mod read_size;
+mod turn;
 
 use std::{
     cell::{OnceCell, RefCell},
@@ -34,7 +35,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     ids::{Incarnation, ServerId},
-    protocol::{Effects, Input, Protocol, TICK_MS},
+    protocol::{Input, Protocol, TICK_MS},
     time::{Clock, Time},
 };
 
@@ -228,6 +229,8 @@ pub(crate) struct State<P> {
     faults: Faults,
     reach: Reach,
     turn_is_due: bool,
+    /// Whether what may wait a little will be sent.
+    later_is_due: bool,
 }
 
 impl<P: Protocol + 'static> Server<P> {
@@ -289,6 +292,7 @@ impl<P: Protocol + 'static> Server<P> {
             faults: Faults::new(self.allows_faults),
             reach: Reach::default(),
             turn_is_due: false,
+            later_is_due: false,
         };
         let shared = Rc::new(Shared {
             state: RefCell::new(state),
@@ -301,7 +305,7 @@ impl<P: Protocol + 'static> Server<P> {
         });
         let tasks = [
             spawn_local(accept(Rc::clone(&shared), self.listener)),
-            spawn_local(end_turns(Rc::clone(&shared))),
+            spawn_local(turn::end_turns(Rc::clone(&shared))),
             spawn_local(tick(Rc::clone(&shared), self.observer, self.reporter)),
             spawn_local(look_after_connections(Rc::clone(&shared))),
         ];
@@ -391,42 +395,11 @@ async fn drain_queue<P: Protocol + 'static>(shared: &Rc<Shared<P>>, mut queue: m
                 Command::FailLink(to, failed) => shared.with_io(|io| io.fail_link(to, failed)),
                 Command::Stop => {
                     // What was said to the other servers goes out before the links go.
-                    end_turn(shared);
+                    turn::end_turn(shared);
                     return links.stop(shared).await;
                 }
             }
         }
-    }
-}
-
-/// Ends each turn: once all tasks that were ready have run, the protocol says its last, and all is written.
-async fn end_turns<P: Protocol + 'static>(shared: Rc<Shared<P>>) {
-    loop {
-        shared.turn.notified().await;
-        end_turn(&shared);
-    }
-}
-
-fn end_turn<P: Protocol + 'static>(shared: &Rc<Shared<P>>) {
-    let mut state = shared.state.borrow_mut();
-    let State { protocol, local, io, turn_is_due, .. } = &mut *state;
-    *turn_is_due = false;
-    let now = shared.clock.now();
-    protocol.end_turn(now, io);
-    if let Some(local) = local {
-        local.end_turn(now, protocol, &mut |token, body| Effects::<P::Message>::reply(io, token, body, &[]));
-    }
-    for (id, stream) in io.flush() {
-        // A client that reads nothing may keep this waiting for good: it must not keep the server.
-        let shared = Rc::downgrade(shared);
-        spawn_local(async move {
-            // If the socket is broken the next write says so.
-            let _ = stream.writable().await;
-            drop(stream);
-            if let Some(shared) = shared.upgrade() {
-                shared.with_io(|io| io.unblock(id));
-            }
-        });
     }
 }
 

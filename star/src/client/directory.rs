@@ -22,6 +22,8 @@ pub(super) struct Server {
 pub(super) struct Attempt {
     pub(super) first: usize,
     pub(super) number: usize,
+    /// Whether whoever leads the star is asked before all others.
+    pub(super) leader_first: bool,
 }
 
 /// The servers, and who serves which star.
@@ -31,6 +33,8 @@ pub(super) struct Directory {
     all: Vec<Arc<Server>>,
     /// For each star the places in `all` of the servers that serve it; no stars at all before the first view.
     serving: Vec<Vec<usize>>,
+    /// For each star the place of the server that leads it, if that is known.
+    leaders: Vec<Option<usize>>,
     /// Of all views together: grows with each change of any of them.
     epochs: u64,
 }
@@ -66,8 +70,9 @@ impl Directory {
             all.iter().position(|one: &Arc<Server>| one.client.addr() == addr)
         };
         let serving = views.iter().map(|view| view.serving().filter_map(place).collect()).collect();
+        let leaders = views.iter().map(|view| view.exists().then(|| place(view.leader)).flatten()).collect();
         let epochs = views.iter().map(|view| view.epoch.0).sum();
-        Self { all, serving, epochs }
+        Self { all, serving, leaders, epochs }
     }
 
     /// The servers, at least one.
@@ -90,9 +95,12 @@ impl Directory {
         (!self.serving.is_empty()).then(|| key.star(self.serving.len() as u16))
     }
 
-    /// The server to ask: first those that serve the star, as far as is known, one after another; then all, since what
-    /// is known may be old; and so on.
+    /// The server to ask: the leader, if it is to be first; then those that serve the star, as far as is known, one after
+    /// another; then all, since what is known may be old; and so on.
     pub(super) fn choose(&self, star: Option<StarId>, attempt: Attempt) -> &Arc<Server> {
+        if let (true, 0, Some(leader)) = (attempt.leader_first, attempt.number, self.leader(star)) {
+            return &self.all[leader];
+        }
         let serving = star.map(|star| self.serving(star)).unwrap_or_default();
         let round = attempt.number % (serving.len() + self.all.len());
         let place = attempt.first.wrapping_add(round);
@@ -134,6 +142,10 @@ impl Directory {
         groups
     }
 
+    fn leader(&self, star: Option<StarId>) -> Option<usize> {
+        *self.leaders.get(usize::from(star?.0))?
+    }
+
     fn serving(&self, star: StarId) -> &[usize] {
         self.serving.get(usize::from(star.0)).map(Vec::as_slice).unwrap_or_default()
     }
@@ -157,6 +169,7 @@ mod tests {
         let view = |members: &&[u16]| View {
             epoch: Epoch(1),
             members: members.iter().copied().map(ServerId).collect(),
+            leader: ServerId(members[members.len() - 1]),
             ..View::default()
         };
         let cluster = ClusterState {
@@ -168,7 +181,7 @@ mod tests {
     }
 
     fn at(first: usize, number: usize) -> Attempt {
-        Attempt { first, number }
+        Attempt { first, number, leader_first: false }
     }
 
     fn groups(directory: &Directory, stars: &[u16], tried: &[&str], attempt: Attempt) -> Vec<(String, Vec<u16>)> {
@@ -188,6 +201,21 @@ mod tests {
         assert_eq!(names(0), "bdcdab", "first b and d, then each of all");
         assert_eq!(names(usize::MAX)[..1], *"d", "however large the number drawn is");
         assert_eq!(directory.choose(None, at(2, 0)).name, "c", "without a star any will do");
+    }
+
+    #[test]
+    fn the_leader_comes_first_where_it_is_known() {
+        let directory = directory(4, &[&[1, 3], &[0, 2]]);
+        let name = |star, first, number| {
+            directory.choose(star, Attempt { leader_first: true, ..at(first, number) }).name.as_str()
+        };
+        assert_eq!((0..3).map(|first| name(Some(StarId(0)), first, 0)).collect::<String>(), "ddd");
+        assert_eq!(
+            (1..7).map(|number| name(Some(StarId(0)), 0, number)).collect::<String>(),
+            "dcdabb",
+            "then as always"
+        );
+        assert_eq!(name(None, 1, 0), "b");
     }
 
     #[test]

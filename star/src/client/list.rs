@@ -45,7 +45,7 @@ impl StarClient {
             // This client came before the first view: it does not know the stars, and any server may know them by now.
             return part(self.call(ask(&[])).await?).map(|part| merge(vec![part], limit));
         }
-        let mut attempt = Attempt { first: self.inner.servers.pick(), number: 0 };
+        let mut attempt = Attempt { first: self.inner.servers.pick(), number: 0, leader_first: false };
         let mut parts = Vec::new();
         let mut tried = Vec::new();
         let mut pause = super::PAUSE_MIN;

@@ -11,7 +11,13 @@ mod room;
 mod servers;
 mod subscribe;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 pub use blocking::BlockingClient;
 use bytes::Bytes;
@@ -34,6 +40,9 @@ pub use subscribe::{Event, Subscription};
 /// The pause after a failed attempt, which doubles each time, and its bound.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 const PAUSE_MAX: Duration = Duration::from_millis(50);
+
+/// The longest value that is sent to its key's leader first: longer ones are spread over the links of all servers.
+const LEADER_FIRST_BYTES_MAX: usize = 64 << 10;
 
 /// How a [`StarClient`] behaves.
 #[derive(Clone, Debug)]
@@ -113,13 +122,36 @@ struct Inner {
     servers: Servers,
     options: Options,
     names: Names,
+    /// Requests that are under way.
+    under_way: AtomicUsize,
+}
+
+/// Counts a request as long as it is under way.
+struct UnderWay<'a>(&'a AtomicUsize);
+
+impl<'a> UnderWay<'a> {
+    /// One more; says how many there were.
+    fn begin(count: &'a AtomicUsize) -> (Self, usize) {
+        (Self(count), count.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl StarClient {
+    /// A write goes to its key's leader first, two message delays from its answer instead of three, while no more requests than
+    /// this are under way. With more, batches at every server are worth more than a delay.
+    pub const LEADER_FIRST_UNDER_WAY_MAX: usize = 4;
+
     /// A client of the cluster that these servers (`host:port`) belong to; one that answers is enough.
     pub async fn connect(addrs: &[String], options: Options) -> Result<Self, ClientError> {
         let servers = Servers::discover(addrs, &options).await?;
-        Ok(Self { inner: Arc::new(Inner { servers, options, names: Names::new() }) })
+        let (names, under_way) = (Names::new(), AtomicUsize::new(0));
+        Ok(Self { inner: Arc::new(Inner { servers, options, names, under_way }) })
     }
 
     /// Makes `value` the key's object, and returns its version.
@@ -269,7 +301,11 @@ impl StarClient {
     async fn call_whole(&self, request: &Request, deadline: Time) -> (Result<Response, ClientError>, bool) {
         let mut may_be_done = false;
         let mut pause = PAUSE_MIN;
-        let mut attempt = Attempt { first: self.inner.servers.pick(), number: 0 };
+        let (_under_way, others) = UnderWay::begin(&self.inner.under_way);
+        let leader_first = !matches!(request.body, RequestBody::Get { .. })
+            && others < Self::LEADER_FIRST_UNDER_WAY_MAX
+            && request.value.len() <= LEADER_FIRST_BYTES_MAX;
+        let mut attempt = Attempt { first: self.inner.servers.pick(), number: 0, leader_first };
         loop {
             let directory = self.inner.servers.directory();
             let star = one_key(&request.body).and_then(|key| directory.star_of(key));
@@ -292,6 +328,10 @@ impl StarClient {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
             attempt.number += 1;
+            if matches!(error, ClientError::Network(_)) {
+                // Whoever is next may know already who leads instead of a server that is gone.
+                self.inner.servers.ask_who_serves(directory.choose(star, attempt), deadline).await;
+            }
         }
     }
 

@@ -26,6 +26,8 @@ use super::{
 
 /// At least this long passes between two questions of a client who serves what.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// And so long an operation waits for the answer.
+const ASK_WITHIN: Duration = Duration::from_millis(500);
 
 /// The servers of a cluster.
 #[derive(Debug)]
@@ -150,7 +152,7 @@ impl Servers {
         if now < Time(due) || self.ask_at.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_err() {
             return;
         }
-        let answer = self.call(server, &RequestBody::Status.into(), deadline.since(now)).await;
+        let answer = self.call(server, &RequestBody::Status.into(), deadline.since(now).min(ASK_WITHIN)).await;
         // Without an answer the operation goes on as it would without this: at one server after another.
         let Ok(Response { body: ResponseBody::Status(status), .. }) = answer else { return };
         let Ok(Status { cluster: Some(cluster) }) = serde_json::from_str(&status) else { return };

@@ -58,22 +58,6 @@ impl Replica {
         }
     }
 
-    pub(crate) fn on_ack<S: Store, E: Effects<Message>>(
-        &mut self,
-        cx: &mut Context<'_, S, E>,
-        from: ServerId,
-        ready: Seq,
-    ) {
-        self.count_ack(from, ready);
-        self.advance(cx);
-    }
-
-    pub(crate) fn count_ack(&mut self, from: ServerId, ready: Seq) {
-        if let Some((_, acked)) = self.acked.iter_mut().find(|(member, _)| *member == from) {
-            *acked = ready.max(*acked);
-        }
-    }
-
     /// Moves `ready` and `committed` as far as they go.
     pub(crate) fn advance<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
         self.advance_ready(cx);
@@ -91,6 +75,7 @@ impl Replica {
                 break;
             }
             self.ready = self.ready.next();
+            self.ack_is_awaited_by(stamp.write.origin);
         }
         if self.ready != before {
             self.ack_due = true;

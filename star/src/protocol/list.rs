@@ -76,6 +76,7 @@ impl<S: Store> StarNode<S> {
         for star in &stars {
             let replica = &mut self.replicas[usize::from(star.0)];
             if let Some(seq) = replica.last_change_under(&prefix) {
+                replica.hurry(self.shared.now);
                 replica.wait(seq, Waiter::List(number));
                 waits_for.insert(replica.star);
             }

@@ -51,6 +51,8 @@ pub enum Body {
     Ack {
         /// The highest seq without a gap before it.
         ready: Seq,
+        /// Whether the sender wants acks at once: reads wait there for what is to be committed.
+        hurry: bool,
     },
     /// Asks the leader for values that the sender lacks.
     Fetch {

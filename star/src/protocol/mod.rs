@@ -5,6 +5,7 @@
 //! `commit` counts who has it and applies it, `read` answers from what was applied, `takeover` carries all of this over
 //! a change of view, and `repair` heals what a broken link lost. The whole design is in `DESIGN/star.md`.
 
+mod acks;
 mod catch_up;
 mod commit;
 pub mod config;

@@ -41,6 +41,7 @@ impl Replica {
             self.send(cx, self.view.leader, Body::Read { read: self.last_asked, key: key.clone() });
             return;
         }
+        self.hurry(cx.now);
         self.wait(self.last_change(key), Waiter::Read(asker, key.clone()));
     }
 

@@ -168,7 +168,7 @@ impl Replica {
         if self.leads(cx.me()) && (!installed || ready < self.ready) {
             self.send_install(cx, from);
         }
-        self.send(cx, from, Body::Ack { ready: self.ready });
+        self.send(cx, from, Body::Ack { ready: self.ready, hurry: self.hurries(cx.now) });
     }
 
     /// Asks the leader for the values of stamps that wait for them.

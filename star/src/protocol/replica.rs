@@ -79,6 +79,12 @@ pub struct Replica {
     pub(crate) stamps_due: Vec<Stamp>,
     /// Whether `ready` has changed in this turn.
     pub(crate) ack_due: bool,
+    /// Whose clients wait for that ack: the origins of what has become ready in this turn, above all.
+    pub(crate) ack_awaited_by: Vec<ServerId>,
+    /// The members where reads wait for what is to be committed.
+    pub(crate) hurried_by: Vec<ServerId>,
+    /// Until when this server is one of them.
+    pub(crate) hurries_until: Time,
     /// Messages of an epoch whose view this server does not have yet.
     pub(crate) early: VecDeque<(ServerId, Message)>,
     pub(crate) progress: Progress,
@@ -164,6 +170,9 @@ impl Replica {
             promised_bytes: 0,
             stamps_due: Vec::new(),
             ack_due: false,
+            ack_awaited_by: Vec::new(),
+            hurried_by: Vec::new(),
+            hurries_until: Time::ZERO,
             early: VecDeque::new(),
             progress: Progress::default(),
             base: Seq(0),
@@ -222,7 +231,7 @@ impl Replica {
             Body::Write(head) => self.on_write(cx, from, head, &message.tail),
             Body::Piece { write, offset, chain } => self.on_piece(cx, write, offset, chain, &message.tail),
             Body::Stamps { first, stamps } => self.on_stamps(cx, from, first, &stamps),
-            Body::Ack { ready } => self.on_ack(cx, from, ready),
+            Body::Ack { ready, hurry } => self.on_ack(cx, from, ready, hurry),
             Body::Fetch { writes } => self.on_fetch(cx, from, &writes),
             Body::Read { read, key } => self.on_read(cx, from, read, &key),
             Body::ReadAnswer { read, seq } => self.on_read_answer(cx, read, seq),
@@ -247,8 +256,9 @@ impl Replica {
             self.ack_due = self.ready != self.log.last();
         }
         if std::mem::take(&mut self.ack_due) && self.installed {
-            self.broadcast(cx, Body::Ack { ready: self.ready });
+            self.ack(cx);
         }
+        self.ack_awaited_by.clear();
     }
 
     pub(crate) fn send<S: Store, E: Effects<Message>>(&self, cx: &mut Context<'_, S, E>, to: ServerId, body: Body) {

@@ -43,6 +43,8 @@ impl Replica {
         self.recount_promised(cx);
         self.stamps_due.clear();
         self.ack_due = false;
+        self.ack_awaited_by.clear();
+        self.hurried_by.clear();
         self.reports.clear();
         self.acked = view.members.iter().map(|member| (*member, Seq(0))).collect();
         self.peers = view.members.iter().copied().filter(|other| *other != me && view.is_member(me)).collect();
@@ -216,6 +218,7 @@ impl Replica {
     /// What is to be said and done once the order is known.
     fn after_install<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
         self.ack_due = true;
+        self.ack_awaited_by.clone_from(&self.peers);
         self.progress.touch(cx.now);
         self.advance(cx);
         let peers = self.peers.clone();

@@ -7,6 +7,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use star::StarClient;
 use star_bench::{Distribution, Options, Progress, Report, System, Target};
 use star_objstore::Reader;
 
@@ -70,6 +71,9 @@ pub(crate) struct BenchArgs {
     /// Which way reads go
     #[arg(long, value_name = "WAY", default_value = "auto")]
     transport: TransportArg,
+    /// Which server a write goes to
+    #[arg(long, value_name = "WHICH", default_value = "auto")]
+    writes_to: WritesTo,
     /// Write every operation to this file, for `star check`
     #[arg(long, value_name = "FILE")]
     history: Option<PathBuf>,
@@ -127,6 +131,17 @@ enum DistributionArg {
     Uniform,
     /// Few keys often: the k-th in proportion to 1/k^0.99
     Zipf,
+}
+
+/// Which server the load sends a write to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum WritesTo {
+    /// As Star's own clients choose: the leader while few requests are under way (up to 4), else any
+    Auto,
+    /// The one that leads the key; each client has a connection to every server
+    Leader,
+    /// The client's one server, whoever leads
+    Any,
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -248,6 +263,10 @@ fn capacity(global: &GlobalArgs, args: &BenchArgs) -> Result<u64, CliError> {
 async fn measure(global: &GlobalArgs, args: &BenchArgs, cluster: &ClusterStatus, own: bool) -> CliResult {
     let mut options = options(args, targets(args.transport, cluster)?);
     options.pids = cluster.pids();
+    let few = args.clients.saturating_mul(args.pipeline) <= StarClient::LEADER_FIRST_UNDER_WAY_MAX;
+    if args.writes_to == WritesTo::Leader || (args.writes_to == WritesTo::Auto && few) {
+        options.leaders = cluster.leaders(&options.targets);
+    }
     if output::stderr_is_terminal() {
         let whose = if own { "a cluster of its own" } else { "the running cluster" };
         output::note(format!("{} servers of {whose}", options.targets.len()));
@@ -283,6 +302,7 @@ fn options(args: &BenchArgs, targets: Vec<Target>) -> Options {
         servers: targets.len(),
         pids: Vec::new(),
         targets,
+        leaders: Vec::new(),
         clients: args.clients,
         pipeline: args.pipeline,
         seconds: args.seconds,

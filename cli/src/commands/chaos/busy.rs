@@ -95,6 +95,7 @@ impl Saturation {
         let options = Options {
             system: System::Star,
             targets: vec![Target { addr: addr.to_owned(), store: None }],
+            leaders: Vec::new(),
             pids: Vec::new(),
             servers: 1,
             clients: 16,

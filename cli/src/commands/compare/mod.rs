@@ -4,7 +4,7 @@ mod plot;
 mod rows;
 mod table;
 
-use std::{fmt::Write as _, path::PathBuf};
+use std::{fmt::Write as _, path::PathBuf, time::Duration};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -22,6 +22,7 @@ use crate::{
     processes::{Plan, Processes},
     settings,
     signals::Signals,
+    status,
 };
 
 const EXAMPLES: &str = "\
@@ -169,7 +170,8 @@ async fn one_round(
         let store_directory = settings::load(global)?.store.directory;
         let group = Group::start(peer, &Wanted { servers, capacity_bytes: CAPACITY_BYTES, store_directory }).await?;
         let (tcp, mapped) = (group.tcp_targets(), group.mapped_targets());
-        let place = Place { system: group.system.clone(), pids: group.pids(), tcp: &tcp, mapped: &mapped };
+        let leaders = leaders(&group.system, &tcp).await;
+        let place = Place { system: group.system.clone(), pids: group.pids(), tcp: &tcp, mapped: &mapped, leaders };
         return all_rows(args, rows, &place, bar).await;
     }
     let own = [("store.capacity_bytes".to_owned(), CAPACITY_BYTES.to_string())];
@@ -177,7 +179,8 @@ async fn one_round(
     let outcome = async {
         let cluster = own.ready(|_| {}).await?;
         let (tcp, mapped) = (targets(TransportArg::Tcp, &cluster)?, targets(TransportArg::Auto, &cluster)?);
-        let place = Place { system: System::Star, pids: cluster.pids(), tcp: &tcp, mapped: &mapped };
+        let leaders = cluster.leaders(&tcp);
+        let place = Place { system: System::Star, pids: cluster.pids(), tcp: &tcp, mapped: &mapped, leaders };
         all_rows(args, rows, &place, bar).await
     };
     let outcome = outcome.await;
@@ -191,6 +194,17 @@ struct Place<'a> {
     tcp: &'a [Target],
     /// With mapped stores; empty if the system has none.
     mapped: &'a [Target],
+    /// For each star which of the targets without a mapped store leads it; empty where that is no question.
+    leaders: Vec<usize>,
+}
+
+/// Who leads which chain, of a system that has several and tells.
+async fn leaders(system: &System, targets: &[Target]) -> Vec<usize> {
+    if *system != System::Craq {
+        return Vec::new();
+    }
+    let known: Vec<_> = targets.iter().map(|target| (target.addr.clone(), target.addr.clone())).collect();
+    status::gather(&known, Duration::from_secs(1)).await.leaders(targets)
 }
 
 async fn all_rows(
@@ -216,6 +230,7 @@ fn options(args: &CompareArgs, row: &Row, place: &Place<'_>, targets: &[Target])
     Options {
         system: place.system.clone(),
         targets: targets.to_vec(),
+        leaders: if row.to_leader { place.leaders.clone() } else { Vec::new() },
         servers: usize::from(args.servers),
         pids: place.pids.clone(),
         clients: row.clients,

@@ -12,6 +12,8 @@ pub(super) struct Row {
     pub(super) value_bytes: usize,
     /// Reads go to the mapped store; for systems that have one.
     pub(super) mapped: bool,
+    /// Writes go to whoever leads their key, as those of Star's client do while few are under way.
+    pub(super) to_leader: bool,
 }
 
 const SET: Row = Row {
@@ -22,12 +24,13 @@ const SET: Row = Row {
     keys: 10_000,
     value_bytes: 100,
     mapped: false,
+    to_leader: false,
 };
 const GET: Row = Row { name: "GET, 1 client", read_share: 1.0, ..SET };
 
 /// The loads, in the order of the table.
 pub(super) const ROWS: [Row; 13] = [
-    SET,
+    Row { to_leader: true, ..SET },
     Row { name: "SET, 16 clients", clients: 16, ..SET },
     Row { name: "SET, 64 clients", clients: 64, ..SET },
     Row { name: "SET, 256 under way on 4 connections", clients: 4, pipeline: 64, ..SET },
