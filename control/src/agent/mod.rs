@@ -23,7 +23,7 @@ use self::{
 use crate::{
     document::CLUSTER_KEY,
     lease::{LeaseConfig, LeaseKeeper, LeaseState, LeaseStep},
-    plan::{PlanConfig, ended_lives, registered},
+    plan::{PlanConfig, alive, ended_lives, may_end_soon, registered},
     plane::{Acquired, CasOutcome, ControlPlane, PlaneError, Renewed, Revision, Versioned, WAY_OUT},
     view::{ClusterState, ServerRecord},
 };
@@ -175,6 +175,7 @@ impl<P: ControlPlane> Agent<P> {
                     return Ok(id);
                 }
                 Ok(Registered::Raced) => {}
+                Ok(Registered::Early) => self.pause().await,
                 Ok(Registered::MustWait(holder)) => {
                     if !std::mem::replace(&mut waiting, true) {
                         self.knowledge.waiting(&holder, self.config.lease.ttl);
@@ -247,7 +248,11 @@ impl<P: ControlPlane> Agent<P> {
             self.me.incarnation = record.incarnation.after();
             self.knowledge.rename_life(self.me.incarnation);
         }
-        let (after, id) = registered(&before, &self.me);
+        let leases = self.plane.leases().await?;
+        if may_end_soon(&before, &self.me, &leases, self.config.lease.ttl) {
+            return Ok(Registered::Early);
+        }
+        let (after, id) = registered(&before, &self.me, &alive(&before, &leases));
         if let Some(found) = found.filter(|_| after == before) {
             self.knowledge.accept(&found)?;
             return Ok(Registered::As(id));
@@ -255,6 +260,7 @@ impl<P: ControlPlane> Agent<P> {
         match self.install(expected, &before, &after).await? {
             CasOutcome::Done(_) => Ok(Registered::As(id)),
             CasOutcome::Conflict => Ok(Registered::Raced),
+            CasOutcome::Leased(name) if name != self.me.name => Ok(Registered::Early),
             CasOutcome::Leased(_) => {
                 let holder = before.server_named(&self.me.name).cloned();
                 Ok(Registered::MustWait(holder.unwrap_or_else(|| self.me.clone())))
@@ -393,6 +399,8 @@ enum Registered {
     As(ServerId),
     /// Somebody else changed the document meanwhile.
     Raced,
+    /// Another server has just ended, or so it seems: in a moment more is known.
+    Early,
     /// The lease of an earlier life, which this record shows, may still be held.
     MustWait(ServerRecord),
 }

@@ -179,7 +179,7 @@ mod tests {
         let mut state = ClusterState::new("test-1", 2);
         for name in ["a", "b"] {
             let record = ServerRecord { name: name.into(), incarnation: Incarnation(1), ..ServerRecord::default() };
-            state = registered(&state, &record).0;
+            state = registered(&state, &record, &BTreeSet::new()).0;
         }
         let at = |leases: u32| Time::ZERO + lease.ttl * leases;
         let mut reluctance = Reluctance::default();

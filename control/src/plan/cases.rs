@@ -38,6 +38,7 @@ fn views(servers: u16, star: u16) -> Vec<View> {
                 joining: with(&[Role::Joining]),
                 leaving: with(&[Role::Leaving]),
                 learners: with(&[Role::Learner]),
+                ..View::default()
             });
         }
     }

@@ -400,7 +400,7 @@ impl Replica {
     }
 
     /// Forgets which point of the order the objects are of.
-    fn forget_order<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
+    pub(crate) fn forget_order<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
         self.drop_order(cx, Seq(0));
         self.committed = Seq(0);
         self.ready = Seq(0);

@@ -20,6 +20,7 @@ use super::{
     message::{Body, Message, Stamp, WriteHead, WriteId},
     recent::Recent,
     repair::Progress,
+    resume::Noted,
     sessions::Sessions,
 };
 
@@ -85,6 +86,8 @@ pub struct Replica {
     /// The last seq of the order with which this server installed its view.
     pub(crate) base: Seq,
     pub(crate) catch_up: CatchUp,
+    /// What this server has noted in its store.
+    pub(crate) noted: Noted,
     /// Since when this server is asked to leave, if it is.
     pub(crate) leaving_since: Option<Time>,
     /// Whether it has nothing to wait for before it leaves.
@@ -168,6 +171,7 @@ impl Replica {
             progress: Progress::default(),
             base: Seq(0),
             catch_up: CatchUp::default(),
+            noted: Noted::default(),
             leaving_since: None,
             may_leave: false,
         }
@@ -249,6 +253,8 @@ impl Replica {
         if std::mem::take(&mut self.ack_due) && self.installed {
             self.broadcast(cx, Body::Ack { ready: self.ready });
         }
+        // Nothing of this turn has left yet.
+        self.note_turn(cx);
     }
 
     pub(crate) fn send<S: Store, E: Effects<Message>>(&self, cx: &mut Context<'_, S, E>, to: ServerId, body: Body) {
