@@ -75,6 +75,7 @@ impl Foundations {
         for (star, view) in self.stars.iter_mut().zip(&state.stars) {
             star.epochs.clear();
             star.passed = view.founded;
+            star.resumed = view.resumed.map_or(Epoch(0), |resumed| resumed.epoch);
         }
     }
 

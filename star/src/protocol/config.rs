@@ -128,7 +128,7 @@ pub enum Bug {
     ReadyNotedLate,
     /// A new epoch is noted a turn after the first acks in it have left.
     EpochNotedLate,
-    /// A store that is being filled by others is noted as one that holds everything.
+    /// A store that is being filled from another server is noted as one that holds everything that the other has.
     WholeIgnored,
     /// A star that goes on with what is in a store takes every request for a new one.
     ResumedSessionsNew,

@@ -78,7 +78,7 @@ impl Replica {
 
     /// A new view, about which nothing was done yet. Who learns from others has no whole store from now on.
     pub(crate) fn note_view<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
-        if !self.view.learners.contains(&cx.me()) || cx.config.has_bug(Bug::WholeIgnored) {
+        if !self.view.learners.contains(&cx.me()) {
             return;
         }
         (self.noted.may_resume, self.noted.is_whole) = (false, false);
@@ -86,6 +86,18 @@ impl Replica {
         if let Some(note) = self.noted.note.as_mut().filter(is_other) {
             (note.whole, note.life) = (false, cx.config.incarnation);
             cx.store.note(self.star, note);
+        }
+    }
+
+    /// The planted bug: what a source has is noted as what is here before all of it is.
+    pub(crate) fn note_source<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>, committed: Seq) {
+        if cx.config.has_bug(Bug::WholeIgnored) {
+            let (cluster, life) = (cx.shared.cluster_mark, cx.config.incarnation);
+            let (founded, epoch) = (self.view.founded, self.view.epoch);
+            let (base, ready, whole) = (committed, committed, true);
+            let note = Note { cluster, life, founded, epoch, base, ready, committed, whole, ..Note::default() };
+            cx.store.note(self.star, &note);
+            self.noted.note = Some(note);
         }
     }
 
@@ -104,7 +116,7 @@ impl Replica {
         }
         let is_holder = self.view.is_member(cx.me()) && !self.view.joining.contains(&cx.me());
         self.noted.is_whole |= is_holder && self.committed >= self.base;
-        let whole = self.noted.is_whole || cx.config.has_bug(Bug::WholeIgnored);
+        let whole = self.noted.is_whole;
         let (epoch, founded, cluster) = (self.view.epoch, self.view.founded, cx.shared.cluster_mark);
         let before = std::mem::replace(&mut self.noted.last_turn, (epoch, self.ready));
         let is_late = cx.config.has_bug(Bug::ReadyNotedLate) && before.0 == epoch;
