@@ -48,6 +48,8 @@ pub enum ControlEvent {
     Unreachable(String),
     /// What [`ControlEvent::Waiting`] or [`ControlEvent::Unreachable`] said is over.
     Answers,
+    /// Which stars wait for servers that have ended, and what to do; `None`: none does any more.
+    Awaited(Option<String>),
     /// What the server had was handed over, or cannot be in time: it may end now. Once, after [`Word::leave`].
     Left,
 }
@@ -59,6 +61,9 @@ pub struct Word {
     pub ready: watch::Receiver<Vec<(StarId, Epoch)>>,
     /// The servers that it cannot reach, and since when.
     pub cut: watch::Receiver<BTreeMap<ServerId, Time>>,
+    /// The stars in which everything that it knows of is done and noted in its store, in their epochs, once it is about to
+    /// end; `None` for a server whose store goes with it.
+    pub settled: Option<watch::Receiver<Vec<(StarId, Epoch)>>>,
     /// Whether it is about to end, so that its part is to be handed over.
     pub leave: watch::Receiver<bool>,
 }
@@ -69,6 +74,7 @@ impl Word {
         Self {
             ready: watch::channel(Vec::new()).1,
             cut: watch::channel(BTreeMap::new()).1,
+            settled: None,
             leave: watch::channel(false).1,
         }
     }

@@ -109,7 +109,23 @@ pub enum CannotRemove {
 
 /// The state in which a server is forgotten, which is in no view any more. Who installs it must demand that its lease is
 /// free (see [`super::ended_lives`]): a server that runs is not forgotten.
-pub fn removed(state: &ClusterState, server: ServerId) -> Result<Option<ClusterState>, CannotRemove> {
+///
+/// With `loses_objects` it may be in views, and is taken out of them. A star that it was the last to hold begins empty then,
+/// if the stores of the others do not certainly hold everything.
+pub fn removed(
+    state: &ClusterState,
+    server: ServerId,
+    loses_objects: bool,
+) -> Result<Option<ClusterState>, CannotRemove> {
+    if loses_objects {
+        let mut next = marked(state, server, Standing::Removed).unwrap_or_else(|| state.clone());
+        for star in 0..next.stars.len() {
+            if named(&next.stars[star]).any(|id| id == server) {
+                take_out(&mut next, star, &BTreeSet::from([server]));
+            }
+        }
+        return Ok((next != *state).then(|| chronicled(state, next)));
+    }
     match state.stars.iter().filter(|view| named(view).any(|id| id == server)).count() {
         0 => Ok(marked(state, server, Standing::Removed)),
         views => Err(CannotRemove::InViews(views)),

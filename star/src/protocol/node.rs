@@ -117,6 +117,12 @@ impl<S: Store> StarNode<S> {
         self.replicas.iter().filter(is_settled).map(|one| (one.star, one.epoch())).collect()
     }
 
+    /// The stars that this server holds as far as it knows: nobody has taken it out of their views.
+    pub fn held(&self) -> Vec<StarId> {
+        let holds = |one: &&Replica| one.view.holders().any(|id| id == self.config.me);
+        self.replicas.iter().filter(holds).map(|one| one.star).collect()
+    }
+
     /// A replica, and the rest of the server around it.
     pub(crate) fn parts<'a, E>(&'a mut self, star: usize, effects: &'a mut E) -> (&'a mut Replica, Context<'a, S, E>) {
         let Self { config, shared, store, replicas, .. } = self;
