@@ -75,8 +75,8 @@ chaos: ## Break clusters under load for MINUTES=5 on each control plane; prove t
 sanitize: ## Run the tests of the mapped store under the address sanitizer (needs a nightly compiler)
 	scripts/sanitize.sh address
 
-clean: ## Stop what runs, and remove all that was built, logs and the data of Redis
-	if [ -x $(TARGET)/service_manager ]; then $(TARGET)/service_manager stop all; fi
+clean: ## Stop what runs, and remove all that was built and stored, logs and the data of Redis
+	if [ -x $(TARGET)/service_manager ]; then $(TARGET)/service_manager stop all --lose-objects; fi
 	$(CARGO) clean
 	rm -rf .star
 

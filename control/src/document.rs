@@ -169,7 +169,7 @@ mod tests {
     fn documents_that_make_no_sense_are_refused_by_name() {
         type Spoil = fn(&mut ClusterState);
         let broken: [(&str, Spoil); 13] = [
-            ("format 3", |state| state.format = 3),
+            ("format 4", |state| state.format = 4),
             ("stands in place 0", |state| state.servers[0].id = ServerId(7)),
             ("are called \"a\"", |state| state.servers[1].name = "a".into()),
             ("star 5 stands", |state| state.stars[0].star = StarId(5)),

@@ -25,4 +25,4 @@ pub use plan::{PlanConfig, plan};
 pub use plane::{Acquired, CasOutcome, ControlPlane, Lease, Plane, PlaneError, Renewed, Revision, Versioned};
 pub use reach::ReachKeeper;
 pub use redis::{RedisOptions, RedisPlane};
-pub use view::{ClusterState, ServerRecord, Standing, View};
+pub use view::{Claim, ClusterState, Past, Resumed, ServerRecord, Standing, View};

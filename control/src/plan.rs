@@ -9,11 +9,13 @@ mod leave;
 mod moves;
 mod reach;
 mod register;
+mod resume;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use leave::{advanced, stopped};
-pub use register::{CannotRemove, marked, registered, removed, reported};
+pub use register::{CannotRemove, marked, may_end_soon, registered, removed, reported};
+pub use resume::{awaited, chronicled};
 use star_core::ids::{Epoch, ServerId, StarId};
 
 use crate::{
@@ -51,8 +53,10 @@ pub fn alive(state: &ClusterState, leases: &[Lease]) -> BTreeSet<ServerId> {
 
 /// The next state of the cluster; `None` if it is as it should be, or if nothing can be done.
 ///
+/// * A star of which every holder has ended goes on with what a living server's store held, where that is certainly all
+///   that anybody was told of.
 /// * A star without members gets some once enough servers are alive: its first view, or the first after the last server
-///   that held its objects has lost its memory.
+///   that held its objects has lost its memory, if no store that is known holds them all for certain.
 /// * A member that is not alive is taken out, if [`PlanConfig::follow_alive`]; if it led the star, the serving member
 ///   that leads the fewest stars leads it from then on. A star of which no member with all objects is alive stays as it
 ///   is and waits for one of them: nobody else has its objects.
@@ -65,13 +69,16 @@ pub fn plan(state: &ClusterState, wanted: &PlanConfig, alive: &BTreeSet<ServerId
         next.stars = ClusterState::new("", wanted.stars).stars;
     }
     if wanted.follow_alive {
+        resume::resume(&mut next, state, alive, None);
         take_out_the_dead(&mut next, alive);
         reach::give_way(&mut next, alive);
         leave::stop(&mut next, alive);
     }
     if alive.len() >= wanted.initial_servers.max(1) {
         for star in 0..next.stars.len() {
-            if next.stars[star].members.is_empty() {
+            // One whose objects are with a server that is away just now waits for it.
+            let waits = !resume::proven(&next, &next.stars[star]).is_empty();
+            if next.stars[star].members.is_empty() && !waits {
                 found(&mut next, star, wanted.replicas, alive);
             }
         }
@@ -86,7 +93,7 @@ pub fn plan(state: &ClusterState, wanted: &PlanConfig, alive: &BTreeSet<ServerId
             join::spread_leaders(&mut next, alive);
         }
     }
-    (next != *state).then_some(next)
+    (next != *state).then(|| chronicled(state, next))
 }
 
 /// The names of the servers whose life as members ends with a change from `before` to `after`: their leases must be free
@@ -95,8 +102,8 @@ pub fn plan(state: &ClusterState, wanted: &PlanConfig, alive: &BTreeSet<ServerId
 /// `by`: the server that installs the change, if it does so for itself: a leaving member that has stopped to answer reads
 /// takes itself out with its lease in its hand. Nobody else may do that for it, because nobody else knows.
 ///
-/// Where a star is left without members because the last that held its objects is gone, those that were still joining need
-/// not be waited for: they answer no reads in this view, and came into it by their own step, so they know. Else that last
+/// Where a star is left without members because the last that held its objects is gone, or goes on with what a store held
+/// after all such members had ended, those that were still joining need not be waited for: they answer no reads in this view, and came into it by their own step, so they know. Else that last
 /// holder, back without its memory, could never register while one of them lives.
 pub fn ended_lives(before: &ClusterState, after: &ClusterState, by: Option<ServerId>) -> Vec<String> {
     let ends = |server: &&crate::view::ServerRecord| {
@@ -107,7 +114,8 @@ pub fn ended_lives(before: &ClusterState, after: &ClusterState, by: Option<Serve
         let taken_out = |view: &View| {
             let now = after.stars.get(usize::from(view.star.0));
             let by_itself = by == Some(server.id) && view.leaving.contains(&server.id);
-            let is_lost = now.is_some_and(|now| now.members.is_empty()) && view.joining.contains(&server.id);
+            let begins_again = |now: &View| now.members.is_empty() || now.resumed != view.resumed;
+            let is_lost = now.is_some_and(begins_again) && view.joining.contains(&server.id);
             view.is_member(server.id) && !by_itself && !is_lost && !now.is_some_and(|now| now.is_member(server.id))
         };
         !goes_on || before.stars.iter().any(taken_out)
@@ -135,7 +143,13 @@ fn take_out(state: &mut ClusterState, star: usize, gone: &BTreeSet<ServerId>) {
     }
     if view.holders().next().is_none() {
         // Those that were still joining hold a part of the objects, which is worth nothing without the rest.
-        *view = View { star: view.star, epoch: view.epoch, founded: view.founded, ..View::default() };
+        *view = View {
+            star: view.star,
+            epoch: view.epoch,
+            founded: view.founded,
+            resumed: view.resumed,
+            ..View::default()
+        };
         return;
     }
     if view.serving().next().is_none() {

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use star_core::ids::{Epoch, Incarnation, ServerId, StarId};
+use star_core::{
+    ids::{Epoch, Incarnation, Seq, ServerId, StarId},
+    note::Note,
+};
 
 /// The state of the cluster, as one document under one revision of the control plane.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +42,70 @@ pub struct ServerRecord {
     /// The living servers that it says it cannot reach. Only what a server that lives says of one that lives counts.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub unreachable: BTreeSet<ServerId>,
+    /// What its store held of each star when this life began. A star's is dropped as soon as the server is in its view again:
+    /// from then on the store changes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claims: Vec<Claim>,
+}
+
+/// What a server's store held of a star when the server started: see [`Note`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The star.
+    #[serde(rename = "s")]
+    pub star: StarId,
+    /// Which cluster the store was of; only looked at when the claim is made.
+    #[serde(skip)]
+    pub cluster: u64,
+    /// The life that left it.
+    #[serde(rename = "l")]
+    pub life: Incarnation,
+    /// See [`Note::founded`].
+    #[serde(rename = "f")]
+    pub founded: Epoch,
+    /// See [`Note::epoch`].
+    #[serde(rename = "e")]
+    pub epoch: Epoch,
+    /// See [`Note::base`].
+    #[serde(rename = "b")]
+    pub base: Seq,
+    /// See [`Note::ready`].
+    #[serde(rename = "r")]
+    pub ready: Seq,
+    /// See [`Note::committed`].
+    #[serde(rename = "c")]
+    pub committed: Seq,
+    /// See [`Note::whole`].
+    #[serde(rename = "w")]
+    pub whole: bool,
+}
+
+impl Claim {
+    /// What a note says of a star.
+    pub fn new(star: StarId, note: &Note) -> Self {
+        let Note { cluster, life, founded, epoch, base, ready, committed, whole, .. } = *note;
+        Self { star, cluster, life, founded, epoch, base, ready, committed, whole }
+    }
+}
+
+/// Who was in a view that is over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Past {
+    /// Its epoch.
+    #[serde(rename = "e")]
+    pub epoch: Epoch,
+    /// Its members.
+    #[serde(rename = "m")]
+    pub members: Vec<ServerId>,
+}
+
+/// From where a star went on with what one server's store held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Resumed {
+    /// The first epoch after that.
+    pub epoch: Epoch,
+    /// What the store held: everything that anybody was told of before that epoch is at or before this.
+    pub seq: Seq,
 }
 
 /// What a server is to be in the cluster.
@@ -85,6 +152,12 @@ pub struct View {
     pub leaving: Vec<ServerId>,
     /// Servers that are catching up with the star; they ask the members for what they lack.
     pub learners: Vec<ServerId>,
+    /// When the star went on last with what a store held after all its holders had ended, if ever since it was founded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed: Option<Resumed>,
+    /// The latest views before this one, in order; none is missing between the first of them and this.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub past: Vec<Past>,
 }
 
 impl View {
@@ -116,7 +189,7 @@ impl View {
 
 impl ClusterState {
     /// The format that this version writes.
-    pub const FORMAT: u32 = 2;
+    pub const FORMAT: u32 = 3;
 
     /// The cluster's name in the configuration; [`Self::cluster`] tells its foundations apart as well.
     pub fn name(&self) -> &str {

@@ -47,7 +47,8 @@ impl Running {
             plan: PlanConfig { stars: 6, initial_servers: servers, replicas: None, follow_alive: true },
             lease: LeaseConfig { ttl: TTL, drift_margin: TTL / 10 },
         };
-        let mut agent = Agent::new(plane, me, config, events, Word { ready: is_ready, cut: is_cut, leave: leaves });
+        let mut agent =
+            Agent::new(plane, me, config, events, Word { ready: is_ready, cut: is_cut, settled: None, leave: leaves });
         let id = timeout(LATE, agent.register()).await.expect("in time").expect("it fits");
         let server = tokio::spawn(serve(id, news, ready, tell_left));
         let agent = tokio::spawn(async move {

@@ -15,6 +15,7 @@ pub mod key;
 pub mod logger;
 pub mod message;
 pub mod network;
+pub mod note;
 pub mod protocol;
 pub mod server;
 pub mod session;

@@ -10,8 +10,9 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::{
     collections::Map,
-    ids::{StarId, Version},
+    ids::{Seq, StarId, Version},
     key::Key,
+    note::Note,
     time::Time,
 };
 
@@ -121,6 +122,18 @@ pub trait Store {
 
     /// Bytes in use and bytes in all, with the store's own overhead.
     fn usage(&self) -> Usage;
+
+    /// Replaces what is noted of a star: whoever opens the store after a crash finds this note or the one before, whole.
+    fn note(&mut self, star: StarId, note: &Note);
+
+    /// Notes how far the star has come in the epoch of its note. In this order: `ready`, then `committed`.
+    fn note_progress(&mut self, star: StarId, ready: Seq, committed: Seq);
+
+    /// Raises the bounds of a star's note, before what makes them higher is applied.
+    fn note_bounds(&mut self, star: StarId, version_floor: Version, youngest: u64);
+
+    /// What is noted of a star.
+    fn noted(&self, star: StarId) -> Option<Note>;
 }
 
 /// How full a store is.
@@ -149,6 +162,7 @@ pub struct MemoryStore {
     pub lease_until: Time,
     /// The stars that readers may answer for.
     pub serving: std::collections::BTreeSet<StarId>,
+    notes: BTreeMap<StarId, Note>,
 }
 
 #[derive(Debug)]
@@ -177,10 +191,11 @@ impl MemoryStore {
             entries: BTreeMap::new(),
             lease_until: Time::ZERO,
             serving: std::collections::BTreeSet::new(),
+            notes: BTreeMap::new(),
         }
     }
 
-    /// What a crash leaves of it: the published objects, clean, for nobody to read by himself.
+    /// What a crash leaves of it: the published objects, clean, for nobody to read by himself, and what is noted.
     #[must_use]
     pub fn after_crash(mut self) -> Self {
         self.entries.retain(|_, slot| slot.object.is_some());
@@ -325,5 +340,25 @@ impl Store for MemoryStore {
 
     fn usage(&self) -> Usage {
         Usage { objects: self.objects, used_bytes: self.used_bytes, capacity_bytes: self.capacity_bytes }
+    }
+
+    fn note(&mut self, star: StarId, note: &Note) {
+        self.notes.insert(star, *note);
+    }
+
+    fn note_progress(&mut self, star: StarId, ready: Seq, committed: Seq) {
+        if let Some(note) = self.notes.get_mut(&star) {
+            (note.ready, note.committed) = (ready, committed);
+        }
+    }
+
+    fn note_bounds(&mut self, star: StarId, version_floor: Version, youngest: u64) {
+        if let Some(note) = self.notes.get_mut(&star) {
+            (note.version_floor, note.youngest) = (version_floor, youngest);
+        }
+    }
+
+    fn noted(&self, star: StarId) -> Option<Note> {
+        self.notes.get(&star).filter(|note| note.epoch.0 > 0).copied()
     }
 }

@@ -230,7 +230,7 @@ impl Run {
         let (events, news) = mpsc::unbounded_channel();
         let (advance, ready) = watch::channel(Vec::<(StarId, Epoch)>::new());
         let (report, cut) = watch::channel(BTreeMap::new());
-        let word = Word { ready, cut, leave: self.stops.clone() };
+        let word = Word { ready, cut, settled: None, leave: self.stops.clone() };
         let agent = self.start_agent(handle.clone(), Agency { events, word, stops: agent_stops });
         server.report_cut(report);
         server.observe(Box::new(move |node| {
@@ -330,6 +330,8 @@ impl Follow {
                 ControlEvent::Answers => info!("the control plane can be used again"),
                 ControlEvent::Left => self.handle.stop(),
                 ControlEvent::Waiting(why) => info!(%why, "waiting"),
+                // Nodes note nothing in a store that could be gone on with.
+                ControlEvent::Awaited(why) => info!(?why, "waiting"),
                 ControlEvent::Unreachable(why) => warn!(%why, "trouble with the control plane"),
             }
         }

@@ -9,7 +9,7 @@ use crate::error::OpenError;
 /// "STARSTOR" in the machine's byte order: a file from a machine of the other order is foreign.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"STARSTOR");
 /// The format that this program writes, and the only one that it reads.
-pub(crate) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 3;
 /// Bytes of the header.
 pub(crate) const HEADER_BYTES: usize = 4096;
 /// Bytes of a word, the unit of every shared access.
@@ -24,6 +24,8 @@ pub(crate) const PIN_RECORDS: usize = 256;
 pub(crate) const PIN_RECORD_WORDS: usize = 64;
 /// Bytes of the pin table.
 pub(crate) const PINS_BYTES: usize = PIN_RECORDS * PIN_RECORD_WORDS * WORD;
+/// Words of a star's note, four cache lines.
+pub(crate) const NOTE_WORDS: usize = 32;
 /// What a mapping begins at.
 pub(crate) const SYSTEM_PAGE_BYTES: usize = 4096;
 /// Bytes of a page of the object area, the unit in which small objects get room.
@@ -74,6 +76,8 @@ pub(crate) struct Geometry {
     pub(crate) overflow: u64,
     /// The pin table, on pages of its own: readers map nothing else for writing.
     pub(crate) pins_at: usize,
+    /// How far each star's objects go in its order.
+    pub(crate) notes_at: usize,
     /// Room for the keys of marks, so that a key whose value found room can be marked dirty too.
     pub(crate) marks_at: usize,
     pub(crate) marks_bytes: usize,
@@ -123,7 +127,9 @@ impl Geometry {
         let index_bytes = usize::try_from(buckets + overflow).ok()? * BUCKET_WORDS * WORD;
         // Pages of the system, so that large values can be given to others as they are.
         let pins_at = (HEADER_BYTES + index_bytes).next_multiple_of(SYSTEM_PAGE_BYTES);
-        let marks_at = pins_at + PINS_BYTES;
+        let notes_at = pins_at + PINS_BYTES;
+        let notes_bytes = (usize::from(stars) * NOTE_WORDS * WORD).next_multiple_of(SYSTEM_PAGE_BYTES);
+        let marks_at = notes_at + notes_bytes;
         let area_bytes = usize::try_from(area_bytes).ok()?;
         let marks_bytes = (area_bytes / 64).clamp(4 * PAGE_BYTES, 256 * PAGE_BYTES).next_multiple_of(PAGE_BYTES);
         let area_at = marks_at + marks_bytes;
@@ -134,6 +140,7 @@ impl Geometry {
             buckets,
             overflow,
             pins_at,
+            notes_at,
             marks_at,
             marks_bytes,
             area_at,

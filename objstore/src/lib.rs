@@ -16,6 +16,7 @@ mod lease_clock;
 mod lock;
 mod mapping;
 mod memory;
+mod notes;
 mod notices;
 mod pins;
 mod reader;

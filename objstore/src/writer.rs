@@ -13,6 +13,8 @@ use bytes::Bytes;
 use compact_str::CompactString;
 use star_core::{
     Key, StarId, Time, Version,
+    ids::Seq,
+    note::Note,
     store::{Encoding, Entry, NoSpace, Object, Place, Store, Usage},
 };
 
@@ -26,6 +28,7 @@ use crate::{
     index::{Index, Position, Slot},
     layout::{Geometry, Options},
     memory::Memory,
+    notes::Notes,
     notices::Journal,
     pins::{self, Limbo},
     recover::{Parts, Recovered, adopt_pinned, recover},
@@ -132,6 +135,12 @@ impl MappedStore {
         }
         header.begin_life();
         let Parts { index, mut allocator, keys, recovered } = recover(&memory, &geometry);
+        let notes = Notes::new(&memory, &geometry);
+        if header.boot() != boot {
+            notes.clear();
+        } else if recovered.torn > 0 {
+            notes.deny_whole();
+        }
         let mut limbo = Limbo::new(&geometry);
         limbo.recover(&memory, &file, |at| adopt_pinned(&memory, &geometry, at, &mut allocator));
         header.set_writer(options.incarnation, std::process::id(), boot);
@@ -411,6 +420,22 @@ impl Store for MappedStore {
             used_bytes: self.allocator.used_bytes(),
             capacity_bytes: self.geometry.area_bytes as u64,
         }
+    }
+
+    fn note(&mut self, star: StarId, note: &Note) {
+        Notes::new(&self.memory, &self.geometry).write(star, note);
+    }
+
+    fn note_progress(&mut self, star: StarId, ready: Seq, committed: Seq) {
+        Notes::new(&self.memory, &self.geometry).set_progress(star, ready, committed);
+    }
+
+    fn note_bounds(&mut self, star: StarId, version_floor: Version, youngest: u64) {
+        Notes::new(&self.memory, &self.geometry).set_bounds(star, version_floor, youngest);
+    }
+
+    fn noted(&self, star: StarId) -> Option<Note> {
+        Notes::new(&self.memory, &self.geometry).read(star)
     }
 }
 

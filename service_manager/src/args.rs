@@ -60,10 +60,13 @@ pub(crate) enum Command {
         #[command(flatten)]
         start: StartArgs,
     },
-    /// Stop a service, and remove what it would leave behind
+    /// Stop a service; what the star servers hold stays for the next start
     Stop {
         /// What to stop
         service: Which,
+        /// Remove what the star servers hold as well
+        #[arg(long)]
+        lose_objects: bool,
         #[command(flatten)]
         stop: StopArgs,
     },

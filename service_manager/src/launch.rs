@@ -72,7 +72,9 @@ impl Launch {
             .process_group(0)
             .spawn()
             .map_err(|error| {
-                remove_leavings(&self.leaves);
+                if self.configuration.is_some() {
+                    remove_leavings(&self.leaves); // What was written just now.
+                }
                 match error.kind() {
                     ErrorKind::NotFound => ServiceError::NotInstalled { program: self.program.display().to_string() },
                     _ => ServiceError::io("start", &self.program)(error),
@@ -103,12 +105,17 @@ fn remove_leavings(leaves: &[PathBuf]) {
 }
 
 /// Removes what a process that was killed left behind, and the directories that are empty then.
-pub(crate) fn sweep(process: &Process) -> Result<(), ServiceError> {
+///
+/// The stores of servers stay where `keeps_stores`: when all servers have ended, nothing else holds the objects. Returns
+/// whether one did.
+pub(crate) fn sweep(process: &Process, keeps_stores: bool) -> Result<bool, ServiceError> {
+    let mut kept = false;
     for path in &process.leaves {
         let mut unfinished = path.clone().into_os_string();
         unfinished.push(format!(".{}.tmp", process.identity.pid));
-        for path in [path.as_path(), Path::new(&unfinished)] {
-            if path.is_file() && !is_in_use(path) {
+        for (path, stays) in [(path.as_path(), keeps_stores), (Path::new(&unfinished), false)] {
+            kept |= stays && path.is_file();
+            if !stays && path.is_file() && !is_in_use(path) {
                 remove_file(path).map_err(ServiceError::io("remove", path))?;
             }
         }
@@ -118,6 +125,16 @@ pub(crate) fn sweep(process: &Process) -> Result<(), ServiceError> {
         let _ = path.parent().map(fs::remove_dir);
         let _ = path.parent().and_then(Path::parent).map(fs::remove_dir);
     }
+    Ok(kept)
+}
+
+/// Removes a store that no server has open, and the directories that are empty then.
+pub(crate) fn remove_unused(path: &Path) -> Result<(), ServiceError> {
+    if path.is_file() && !is_in_use(path) {
+        remove_file(path).map_err(ServiceError::io("remove", path))?;
+    }
+    let _ = path.parent().map(fs::remove_dir);
+    let _ = path.parent().and_then(Path::parent).map(fs::remove_dir);
     Ok(())
 }
 

@@ -53,8 +53,9 @@ async fn run(cli: &Cli) -> Result<u8, ServiceError> {
         Command::Start { service, start } => {
             manager(settings, Some(start), None).start(service.services(), &mut outcomes).await
         }
-        Command::Stop { service, stop } => {
-            manager(settings, None, Some(stop)).stop(service.services(), &mut outcomes).await
+        Command::Stop { service, lose_objects, stop } => {
+            let manager = Manager { loses_objects: *lose_objects, ..manager(settings, None, Some(stop)) };
+            manager.stop(service.services(), &mut outcomes).await
         }
         Command::Restart { service, start, stop } => {
             manager(settings, Some(start), Some(stop)).restart(service.services(), &mut outcomes).await
@@ -79,6 +80,7 @@ fn manager(settings: Settings, start: Option<&StartArgs>, stop: Option<&StopArgs
         control: start.map_or(ControlChoice::Auto, |start| start.control),
         timeout: start.map_or(Duration::from_secs(30), |start| start.timeout),
         grace: stop.map_or(GRACE, |stop| stop.grace),
+        loses_objects: false,
     }
 }
 

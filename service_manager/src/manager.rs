@@ -33,6 +33,8 @@ pub(crate) struct Manager {
     pub(crate) timeout: Duration,
     /// How long a process may take to end by itself.
     pub(crate) grace: Duration,
+    /// Whether what the servers' stores hold is given up when they are stopped.
+    pub(crate) loses_objects: bool,
 }
 
 impl Manager {
@@ -151,7 +153,7 @@ impl Manager {
             record.processes.iter().cloned().partition(|process| record.is_alive(process));
         for process in &dead {
             say(format!("{}: {} is dead (was pid {})", record.service, process.name, process.identity.pid));
-            sweep(process)?;
+            self.sweep(record.service, process)?;
         }
         record.processes = alive;
         if dead.is_empty() { Ok(()) } else { self.settings.directory.save(record) }
@@ -241,9 +243,9 @@ impl Manager {
             record.processes.iter().cloned().partition(|process| record.is_alive(process));
         for process in &dead {
             say(format!("{service}: {} was dead already (was pid {})", process.name, process.identity.pid));
-            sweep(process)?;
         }
         self.end(service, &alive).await?;
+        self.clear_up(service, &record.processes)?;
         record.processes = alive;
         let outcome = outcome(&record, result, began);
         record.processes.clear();
@@ -261,7 +263,33 @@ impl Manager {
             if killed.contains(&process.identity) {
                 say(format!("{service}: {} did not end by itself and was killed", process.name));
             }
-            sweep(process)?;
+            self.sweep(service, process)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what a process that has ended left behind, but for a store that a start is to go on with; true if there is one.
+    fn sweep(&self, service: Service, process: &Process) -> Result<bool, ServiceError> {
+        sweep(process, service == Service::Objstore && !self.loses_objects)
+    }
+
+    /// All processes of a service have ended: says what stays, or removes also what stayed of earlier ones.
+    fn clear_up(&self, service: Service, processes: &[Process]) -> Result<(), ServiceError> {
+        let mut kept = Vec::new();
+        for process in processes {
+            if self.sweep(service, process)? {
+                kept.push(process.name.as_str());
+            }
+        }
+        if !kept.is_empty() {
+            say(format!(
+                "{service}: kept: the stores of {}; the next start goes on with what they hold (stop --lose-objects removes \
+                 them)",
+                kept.join(", ")
+            ));
+        }
+        if service == Service::Objstore && self.loses_objects {
+            objstore::remove_stores(&self.settings)?;
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use star_core::{
 
 use crate::{
     error::ServiceError,
-    launch::Launch,
+    launch::{self, Launch},
     settings::{Control, LocalServer, Settings},
 };
 
@@ -54,6 +54,14 @@ pub(crate) fn launches(settings: &Settings, control: Control) -> Result<Vec<Laun
         Launch { name: server.name, addr: server.addr, program, args, configuration: None, leaves }
     };
     Ok(settings.local_servers()?.into_iter().map(launch).collect())
+}
+
+/// Removes the stores of the servers of this machine, none of which runs.
+pub(crate) fn remove_stores(settings: &Settings) -> Result<(), ServiceError> {
+    for server in settings.local_servers()? {
+        launch::remove_unused(&server.store)?;
+    }
+    Ok(())
 }
 
 /// Whether a server holds a lease and serves every star that it is a member of; the error is a sentence for people.

@@ -117,6 +117,7 @@ impl Subject for Craq {
         Glance {
             epoch: seen.epoch,
             founded: seen.founded,
+            resumed: Epoch(0),
             installed: seen.installed,
             serving: seen.serving,
             members: seen.members.iter().copied().collect(),

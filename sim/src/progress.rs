@@ -126,7 +126,7 @@ impl Run {
         let simulated = total.simulated as f64 / 1e9;
         let mut text = format!(
             "{} seeds without a failure: {} steps, {} operations ({} answered requests, {} of unknown outcome, {} refused as forgotten), {} faults, \
-             {} changes of views, {} stars founded again, {} of {} messages lost\n\
+             {} changes of views, {} stars founded again, {} resumed, {} of {} messages lost\n\
              {} keys judged, {} by versions alone, {} undecided\nfaults:",
             self.reached.next - self.reached.first,
             total.steps,
@@ -137,6 +137,7 @@ impl Run {
             total.faults,
             total.views,
             total.founded_again,
+            total.resumed,
             total.lost,
             total.messages,
             total.keys,

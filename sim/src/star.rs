@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use star::protocol::{Bug, Control, DirtyReads, NodeConfig, Route, StarNode};
-use star_control::ClusterState;
+use star_control::{Claim, ClusterState};
 use star_core::{
     ids::{Epoch, Incarnation, Seq, ServerId, StarId, Version},
     key::Key,
@@ -113,6 +113,10 @@ impl Subject for StarNode<MemoryStore> {
         Self::new(config(settings, identity), before.into_store().after_crash())
     }
 
+    fn claims(&self) -> Vec<Claim> {
+        Self::claims(self)
+    }
+
     fn cluster(state: Arc<ClusterState>) -> Control {
         Control::Cluster(state)
     }
@@ -130,6 +134,7 @@ impl Subject for StarNode<MemoryStore> {
         Glance {
             epoch: seen.epoch,
             founded: seen.founded,
+            resumed: seen.resumed,
             installed: seen.installed,
             serving: seen.serving,
             members: seen.members.iter().copied().collect(),

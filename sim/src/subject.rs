@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use star_control::ClusterState;
+use star_control::{Claim, ClusterState};
 use star_core::{
     ids::{Epoch, Incarnation, Seq, ServerId, StarId, Version},
     key::Key,
@@ -20,6 +20,11 @@ pub trait Subject: Protocol<Control: Clone> + Sized {
     /// The same, with what a life before has left in its store; it remembers nothing else.
     fn start_warm(settings: &Self::Settings, identity: &Identity, _before: Self) -> Self {
         Self::start(settings, identity)
+    }
+
+    /// What the store of this server holds of each star, as the control plane is to know it.
+    fn claims(&self) -> Vec<Claim> {
+        Vec::new()
     }
 
     /// The control plane's state, as this protocol is told of it.
@@ -81,6 +86,8 @@ pub struct Glance {
     pub epoch: Epoch,
     /// The epoch in which the history that it knows of the star began; 0 if it does not know.
     pub founded: Epoch,
+    /// The epoch in which the star went on last with what a store held; 0 if it never did.
+    pub resumed: Epoch,
     /// Whether it has taken over the order of that epoch.
     pub installed: bool,
     /// Whether it answers reads while its lease lasts.

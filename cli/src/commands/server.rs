@@ -27,6 +27,7 @@ Examples:
   star server drain b                    have others take its place, and wait until they have
   star server drain b --undo             take it back
   star server remove b                   forget a server that was drained and stopped
+  star server remove b --lose-objects    forget one that has ended for good, with what only it has
 
 All of it goes by the control plane that the configuration names, not by --connect. A server that was added has no part in the
 embedded control plane, which stays where it is.";
@@ -71,6 +72,10 @@ enum What {
     Remove {
         /// The server
         name: String,
+        /// Also if it is in views and has ended for good. Stars that no other server holds begin empty then, unless the stores
+        /// that others left certainly hold everything
+        #[arg(long)]
+        lose_objects: bool,
     },
 }
 
@@ -84,7 +89,9 @@ pub(crate) fn run(global: &GlobalArgs, args: &ServerArgs) -> CliResult {
             let wait = (!undo && !no_wait).then_some(*timeout);
             connection::runtime()?.block_on(drain(global, &config, name, standing, wait))
         }
-        What::Remove { name } => connection::runtime()?.block_on(remove(global, &config, name)),
+        What::Remove { name, lose_objects } => {
+            connection::runtime()?.block_on(remove(global, &config, name, *lose_objects))
+        }
     }
 }
 
@@ -203,10 +210,10 @@ async fn drain(
     }
 }
 
-async fn remove(global: &GlobalArgs, config: &Config, name: &str) -> CliResult {
+async fn remove(global: &GlobalArgs, config: &Config, name: &str, loses: bool) -> CliResult {
     let plane = star::control_plane(config)?;
     let refused = |why: &dyn std::fmt::Display| CliError::new(format!("server {name} cannot be removed: {why}"));
-    change(&plane, name, |state, id| removed(state, id).map_err(|why| refused(&why))).await?;
+    change(&plane, name, |state, id| removed(state, id, loses).map_err(|why| refused(&why))).await?;
     done(global, name, Standing::Removed)
 }
 

@@ -23,7 +23,7 @@ use self::{
 use crate::{
     document::CLUSTER_KEY,
     lease::{LeaseConfig, LeaseKeeper, LeaseState, LeaseStep},
-    plan::{PlanConfig, ended_lives, registered},
+    plan::{PlanConfig, alive, ended_lives, may_end_soon, registered},
     plane::{Acquired, CasOutcome, ControlPlane, PlaneError, Renewed, Revision, Versioned, WAY_OUT},
     view::{ClusterState, ServerRecord},
 };
@@ -48,6 +48,8 @@ pub enum ControlEvent {
     Unreachable(String),
     /// What [`ControlEvent::Waiting`] or [`ControlEvent::Unreachable`] said is over.
     Answers,
+    /// Which stars wait for servers that have ended, and what to do; `None`: none does any more.
+    Awaited(Option<String>),
     /// What the server had was handed over, or cannot be in time: it may end now. Once, after [`Word::leave`].
     Left,
 }
@@ -59,6 +61,9 @@ pub struct Word {
     pub ready: watch::Receiver<Vec<(StarId, Epoch)>>,
     /// The servers that it cannot reach, and since when.
     pub cut: watch::Receiver<BTreeMap<ServerId, Time>>,
+    /// The stars in which everything that it knows of is done and noted in its store, in their epochs, once it is about to
+    /// end; `None` for a server whose store goes with it.
+    pub settled: Option<watch::Receiver<Vec<(StarId, Epoch)>>>,
     /// Whether it is about to end, so that its part is to be handed over.
     pub leave: watch::Receiver<bool>,
 }
@@ -69,6 +74,7 @@ impl Word {
         Self {
             ready: watch::channel(Vec::new()).1,
             cut: watch::channel(BTreeMap::new()).1,
+            settled: None,
             leave: watch::channel(false).1,
         }
     }
@@ -175,6 +181,7 @@ impl<P: ControlPlane> Agent<P> {
                     return Ok(id);
                 }
                 Ok(Registered::Raced) => {}
+                Ok(Registered::Early) => self.pause().await,
                 Ok(Registered::MustWait(holder)) => {
                     if !std::mem::replace(&mut waiting, true) {
                         self.knowledge.waiting(&holder, self.config.lease.ttl);
@@ -247,7 +254,11 @@ impl<P: ControlPlane> Agent<P> {
             self.me.incarnation = record.incarnation.after();
             self.knowledge.rename_life(self.me.incarnation);
         }
-        let (after, id) = registered(&before, &self.me);
+        let leases = self.plane.leases().await?;
+        if may_end_soon(&before, &self.me, &leases, self.config.lease.ttl) {
+            return Ok(Registered::Early);
+        }
+        let (after, id) = registered(&before, &self.me, &alive(&before, &leases));
         if let Some(found) = found.filter(|_| after == before) {
             self.knowledge.accept(&found)?;
             return Ok(Registered::As(id));
@@ -255,6 +266,7 @@ impl<P: ControlPlane> Agent<P> {
         match self.install(expected, &before, &after).await? {
             CasOutcome::Done(_) => Ok(Registered::As(id)),
             CasOutcome::Conflict => Ok(Registered::Raced),
+            CasOutcome::Leased(name) if name != self.me.name => Ok(Registered::Early),
             CasOutcome::Leased(_) => {
                 let holder = before.server_named(&self.me.name).cloned();
                 Ok(Registered::MustWait(holder.unwrap_or_else(|| self.me.clone())))
@@ -393,6 +405,8 @@ enum Registered {
     As(ServerId),
     /// Somebody else changed the document meanwhile.
     Raced,
+    /// Another server has just ended, or so it seems: in a moment more is known.
+    Early,
     /// The lease of an earlier life, which this record shows, may still be held.
     MustWait(ServerRecord),
 }

@@ -1,7 +1,10 @@
 //! The agent's part in the views: its server's own steps, its word about who cannot be reached, the planner's proposals,
 //! and handing over before the server ends.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use star_core::{
     ids::{Epoch, ServerId, StarId},
@@ -12,7 +15,7 @@ use tokio::sync::watch;
 use super::{Agent, AgentError, ControlEvent, knowledge::Part};
 use crate::{
     lease::LeaseConfig,
-    plan::{advanced, alive, marked, plan, reported, stopped},
+    plan::{advanced, alive, awaited, marked, plan, reported, stopped},
     plane::{CasOutcome, ControlPlane},
     reach::ReachKeeper,
     view::{ClusterState, Standing, View},
@@ -25,26 +28,36 @@ const GIVE_WAY_LEASES: u32 = 10;
 const HAND_OVER_LEASES: u32 = 5;
 const UNANSWERED_LEASES: u32 = 2;
 
+/// How many leases long a server that nobody takes over from waits until its store says how far it is.
+const NOTE_LEASES: u32 = 3;
+
+/// For how many leases a star must have had no living holder before people are told what it waits for.
+const AWAITED_LEASES: u32 = 2;
+
 impl<P: ControlPlane> Agent<P> {
     pub(super) async fn tend_views(&self) -> AgentError {
         let mut reach = ReachKeeper::new(self.config.lease);
+        let mut awaiting = Awaiting::default();
         loop {
             self.pause().await;
             // Who may not count on its own view of the world does not change that of others.
             if !self.knowledge.holds_lease(self.clock.now()) {
                 continue;
             }
-            let outcome = self.propose(&mut reach).await;
+            let outcome = self.propose(&mut reach, &mut awaiting).await;
             if let Err(error) = self.knowledge.judge(Part::Planning, outcome) {
                 return error;
             }
         }
     }
 
-    async fn propose(&self, reach: &mut ReachKeeper) -> Result<(), AgentError> {
+    async fn propose(&self, reach: &mut ReachKeeper, awaiting: &mut Awaiting) -> Result<(), AgentError> {
         let leases = self.in_time(self.plane.leases()).await?;
         let Some((revision, state)) = self.knowledge.state() else { return Ok(()) };
         let (me, alive) = (self.me.id, alive(&state, &leases));
+        if let Some(news) = awaiting.look(self.clock.now(), self.config.lease.ttl, &state, &alive) {
+            self.knowledge.send(ControlEvent::Awaited(news));
+        }
         let own_step = advanced(&state, me, &self.word.ready.borrow(), &alive);
         let next = own_step
             .or_else(|| reported(&state, me, reach.say(self.clock.now(), &self.word.cut.borrow(), &alive)))
@@ -69,8 +82,33 @@ impl<P: ControlPlane> Agent<P> {
                 "not everything was handed over in time; the others go on when the lease is given back"
             );
         }
+        // Whoever is told of a view that others plan meanwhile acts on it, so this comes to an end.
+        let limit = self.config.lease.ttl * NOTE_LEASES;
+        if tokio::time::timeout(limit, self.all_noted()).await.is_err() {
+            tracing::warn!(
+                ?limit,
+                "not everything that was under way came to an end; a start may have to wait for all servers"
+            );
+        }
         self.knowledge.send(ControlEvent::Left);
         std::future::pending().await
+    }
+
+    /// Waits until the server has come to rest in the latest views of the stars that it still holds, for nobody takes over from
+    /// it: its store then says all that there is.
+    async fn all_noted(&self) {
+        let Some(mut settled) = self.word.settled.clone() else { return };
+        loop {
+            let is_settled = self.knowledge.state().is_none_or(|(_, state)| {
+                let held = state.stars.iter().filter(|view| view.holders().any(|id| id == self.me.id));
+                let settled = settled.borrow_and_update();
+                held.into_iter().all(|view| settled.contains(&(view.star, view.epoch)))
+            });
+            if is_settled {
+                return;
+            }
+            tokio::time::sleep(self.config.lease.look_every() / 10).await;
+        }
     }
 
     async fn hand_over(&self) {
@@ -103,6 +141,46 @@ impl<P: ControlPlane> Agent<P> {
             self.install(revision, &state, &next).await?;
         }
         Ok(is_last)
+    }
+}
+
+/// Which stars wait for servers that have ended.
+#[derive(Debug, Default)]
+struct Awaiting {
+    since: BTreeMap<StarId, Time>,
+    told: Option<String>,
+}
+
+impl Awaiting {
+    /// What people are to be told now, if that is news: a sentence, or nothing any more.
+    fn look(
+        &mut self,
+        now: Time,
+        ttl: Duration,
+        state: &ClusterState,
+        alive: &BTreeSet<ServerId>,
+    ) -> Option<Option<String>> {
+        let waits: BTreeMap<StarId, BTreeSet<ServerId>> =
+            (0..state.stars.len()).map(|star| (state.stars[star].star, awaited(state, star, alive))).collect();
+        let waits = waits.into_iter().filter(|(_, whom)| !whom.is_empty());
+        let waits: BTreeMap<StarId, (Time, BTreeSet<ServerId>)> =
+            waits.map(|(star, whom)| (star, (self.since.get(&star).copied().unwrap_or(now), whom))).collect();
+        self.since = waits.iter().map(|(star, (since, _))| (*star, *since)).collect();
+        let due = || waits.iter().filter(|(_, (since, _))| now.since(*since) >= ttl * AWAITED_LEASES);
+        let stars: Vec<String> = due().map(|(star, _)| star.to_string()).collect();
+        let whom: BTreeSet<ServerId> = due().flat_map(|(_, (_, whom))| whom.iter().copied()).collect();
+        let text = (!stars.is_empty()).then(|| {
+            let names = state.names(whom.into_iter());
+            format!(
+                "the objects of stars {} are with servers that have not come back: {names}; start them, or give up what \
+                 only they have: star server remove NAME --lose-objects",
+                stars.join(" ")
+            )
+        });
+        (self.told != text).then(|| {
+            self.told.clone_from(&text);
+            text
+        })
     }
 }
 
@@ -179,7 +257,7 @@ mod tests {
         let mut state = ClusterState::new("test-1", 2);
         for name in ["a", "b"] {
             let record = ServerRecord { name: name.into(), incarnation: Incarnation(1), ..ServerRecord::default() };
-            state = registered(&state, &record).0;
+            state = registered(&state, &record, &BTreeSet::new()).0;
         }
         let at = |leases: u32| Time::ZERO + lease.ttl * leases;
         let mut reluctance = Reluctance::default();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use star_core::ids::{Epoch, ServerId, StarId};
 
-use super::{ask_to_leave, leaderships, reach::reaches_all_that_stay};
+use super::{ask_to_leave, chronicled, leaderships, reach::reaches_all_that_stay};
 use crate::view::{ClusterState, Standing, View};
 
 /// The state after a server took its next step in stars where it is ready for it: a learner becomes a joining member, a
@@ -25,7 +25,7 @@ pub fn advanced(
         let may_leave = view.serving().any(|other| alive.contains(&other));
         step(&mut next.stars[usize::from(star.0)], me, may_join, may_leave);
     }
-    (next != *state).then_some(next)
+    (next != *state).then(|| chronicled(state, next))
 }
 
 fn step(view: &mut View, me: ServerId, may_join: bool, may_leave: bool) {
@@ -57,7 +57,7 @@ pub fn stopped(state: &ClusterState, me: ServerId, alive: &BTreeSet<ServerId>) -
     let mut stopping = stopping(state);
     stopping.insert(me);
     ask_all_to_leave(&mut next, &stopping, alive);
-    next
+    chronicled(state, next)
 }
 
 /// Has servers that are about to end leave all their views at once, where another serving member stays.

@@ -24,7 +24,7 @@ fn ids(of: impl IntoIterator<Item = u16>) -> BTreeSet<ServerId> {
 pub(super) fn cluster(servers: u16, stars: u16) -> ClusterState {
     let mut state = ClusterState::new("test", stars);
     for number in 0..servers {
-        state = registered(&state, &record(&format!("s{number}"), 1)).0;
+        state = registered(&state, &record(&format!("s{number}"), 1), &ids([])).0;
     }
     state
 }
@@ -173,19 +173,19 @@ fn the_stars_of_a_dead_leader_are_spread_over_the_survivors() {
 #[test]
 fn a_name_keeps_its_number_and_the_same_life_changes_nothing() {
     let state = founded(3, 4, None);
-    let (same, id) = registered(&state, &record("s1", 1));
+    let (same, id) = registered(&state, &record("s1", 1), &ids([]));
     assert_eq!((id, &same), (ServerId(1), &state));
     assert_eq!(ended_lives(&state, &same, None), Vec::<String>::new());
-    let (moved, id) = registered(&state, &ServerRecord { addr: "127.0.0.1:9".into(), ..record("s1", 1) });
+    let (moved, id) = registered(&state, &ServerRecord { addr: "127.0.0.1:9".into(), ..record("s1", 1) }, &ids([]));
     assert_eq!(id, ServerId(1));
     assert_eq!((moved.stars, moved.servers[1].addr.as_str()), (state.stars.clone(), "127.0.0.1:9"));
-    assert_eq!(registered(&state, &record("new", 1)).1, ServerId(3));
+    assert_eq!(registered(&state, &record("new", 1), &ids([])).1, ServerId(3));
 }
 
 #[test]
 fn a_new_life_is_a_member_of_nothing_and_needs_the_old_ones_lease_to_be_free() {
     let state = founded(3, 6, None);
-    let (next, _) = registered(&state, &record("s1", 2));
+    let (next, _) = registered(&state, &record("s1", 2), &ids([]));
     next.check().expect("a sound state");
     assert_eq!(ended_lives(&state, &next, None), ["s1"]);
     for (view, before) in next.stars.iter().zip(&state.stars) {
@@ -194,7 +194,7 @@ fn a_new_life_is_a_member_of_nothing_and_needs_the_old_ones_lease_to_be_free() {
     }
     // Also where it was a member of nothing: its old life may hold the lease still.
     let state = cluster(2, 2);
-    let (next, _) = registered(&state, &record("s0", 2));
+    let (next, _) = registered(&state, &record("s0", 2), &ids([]));
     assert_eq!(ended_lives(&state, &next, None), ["s0"]);
 }
 
@@ -203,7 +203,7 @@ fn the_last_holder_comes_back_without_memory_although_a_joining_member_lives() {
     let mut state = founded(2, 1, None);
     state.stars[0].joining = vec![ServerId(1)];
     state.stars[0].leader = ServerId(0);
-    let (next, _) = registered(&state, &record("s0", 2));
+    let (next, _) = registered(&state, &record("s0", 2), &ids([]));
     next.check().expect("a sound state");
     assert_eq!(next.stars[0].members, [], "what the joining one has is worth nothing");
     assert_eq!(ended_lives(&state, &next, None), ["s0"], "s1 lives, and would be waited for until it ends");
@@ -214,7 +214,7 @@ fn a_cluster_that_was_restarted_whole_without_memory_starts_anew_in_higher_epoch
     let mut state = founded(3, 2, None);
     let wanted = PlanConfig { stars: 2, initial_servers: 3, replicas: None, follow_alive: true };
     for number in 0..3 {
-        state = registered(&state, &record(&format!("s{number}"), 2)).0;
+        state = registered(&state, &record(&format!("s{number}"), 2), &ids([])).0;
         state.check().expect("a sound state");
     }
     assert!(state.stars.iter().all(|view| view.members.is_empty() && view.epoch == Epoch(4)));

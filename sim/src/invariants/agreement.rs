@@ -26,7 +26,7 @@ pub(crate) struct Agreement {
     stamps: Map<(StarId, Epoch, Seq), (Stamped, ServerId)>,
     /// The hash of a star's objects after a seq of a foundation.
     objects: Map<(StarId, Epoch, Seq), (u64, ServerId)>,
-    /// The digest of what is remembered of requests after a seq of a foundation.
+    /// The digest of what is remembered of requests after a seq of a foundation, or of when it was resumed last.
     remembered: Map<(StarId, Epoch, Seq), (u64, ServerId)>,
     /// By star: the highest seq that any server has committed in the latest foundation, whose epoch is the first.
     committed: Vec<(Epoch, Seq)>,
@@ -157,7 +157,8 @@ impl Agreement {
             return Ok(());
         }
         let remembered = remembered();
-        let (first, other) = *self.remembered.entry((star, founded, committed)).or_insert((remembered, server));
+        let since = founded.max(glance.resumed);
+        let (first, other) = *self.remembered.entry((star, since, committed)).or_insert((remembered, server));
         if first != remembered {
             return Err(format!(
                 "agreement: star {star} remembers other results at server {server} than at server {other}, though both \

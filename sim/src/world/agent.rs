@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use star_control::{
     CasOutcome, ClusterState, Lease, LeaseKeeper, LeaseState, LeaseStep, PlanConfig, ReachKeeper, Revision,
+    ServerRecord,
     agent::{Reluctance, handed_over},
-    plan::{advanced, alive, plan, registered, reported},
+    plan::{advanced, alive, may_end_soon, plan, registered, reported},
 };
 use star_core::{
     ids::{Incarnation, ServerId},
@@ -59,6 +60,8 @@ enum LeaseAsk {
 #[derive(Debug)]
 enum ViewAsk {
     Register,
+    /// The document has come to a server that is to register, which asks who is alive.
+    RegisterIn(Revision, Arc<ClusterState>),
     Leases,
     Set(Arc<ClusterState>),
 }
@@ -119,6 +122,11 @@ impl Agent {
     /// The latest revision of the document that it has seen; none before it is registered.
     pub(crate) fn revision(&self) -> Revision {
         self.known.as_ref().map_or(Revision::ABSENT, |(revision, _)| *revision)
+    }
+
+    /// The latest state of the cluster that it has seen.
+    pub(crate) fn state(&self) -> Option<&ClusterState> {
+        self.known.as_ref().map(|(_, state)| &**state)
     }
 }
 
@@ -295,6 +303,7 @@ impl<S: Subject> World<S> {
             format!("VIEWS {}", views.join("  "))
         });
         self.views += 1;
+        self.resumed += self.foundations.note_resumed(self.plane.state());
         for star in self.foundations.note(self.now, self.plane.state()) {
             self.book.begin_anew(star, self.settings.stars);
         }
@@ -319,8 +328,13 @@ impl<S: Subject> World<S> {
             self.tend_lease(id);
         } else if let Some(pending) = agent.view_call.take_if(|pending| pending.number == number) {
             match answer {
-                Answer::Document(revision, state) => self.register_in(id, revision, &state),
-                Answer::Leases(leases) => self.propose(id, &leases),
+                Answer::Document(revision, state) => {
+                    self.ask_about_views(id, ViewAsk::RegisterIn(revision, state), Call::Leases);
+                }
+                Answer::Leases(leases) => match pending.ask {
+                    ViewAsk::RegisterIn(revision, state) => self.register_in(id, revision, &state, &leases),
+                    _ => self.propose(id, &leases),
+                },
                 Answer::Set(outcome) => self.was_set(id, pending.ask, outcome),
                 Answer::Lease(_) => {}
             }
@@ -372,9 +386,14 @@ impl<S: Subject> World<S> {
     }
 
     /// The document has come to a server that is to register.
-    fn register_in(&mut self, id: ServerId, revision: Revision, state: &Arc<ClusterState>) {
-        let me = server_record(id, self.server(id).incarnation);
-        let (after, _) = registered(state, &me);
+    fn register_in(&mut self, id: ServerId, revision: Revision, state: &Arc<ClusterState>, leases: &[Lease]) {
+        let me = ServerRecord { claims: self.claims(id), ..server_record(id, self.server(id).incarnation) };
+        if may_end_soon(state, &me, leases, self.settings.lease.ttl) {
+            let again = self.settings.lease.look_every().as_nanos() as u64;
+            return self.occasion_in(id, again, Occasion::Register);
+        }
+        let (after, _) = registered(state, &me, &alive(state, leases));
+        let after = self.with_claims_kept(state, after);
         if after == **state {
             return self.is_registered(id, revision, Arc::clone(state));
         }
@@ -413,7 +432,7 @@ impl<S: Subject> World<S> {
         let mut next = None;
         if server.stop.is_some() {
             let (step, is_done) = handed_over(&state, id, &ready, &alive);
-            if is_done && self.end_stop(id) {
+            if is_done && self.has_noted(id, &state) && self.end_stop(id) {
                 return;
             }
             next = step;
@@ -425,10 +444,32 @@ impl<S: Subject> World<S> {
             .or_else(|| reported(&state, id, server.agent.reach.say(now, &server.cut, &alive)))
             .or_else(|| plan(&state, &wanted, &alive).map(|next| if is_hasty { without_leavers(next) } else { next }));
         if let Some(after) = next {
-            let after = Arc::new(after);
+            let after = Arc::new(self.with_claims_kept(&state, after));
             let call = Call::Set { expected: revision, after: Arc::clone(&after) };
             self.ask_about_views(id, ViewAsk::Set(after), call);
         }
+    }
+
+    /// Whether a server that is about to end has taken over the latest views of the stars that nobody takes over from it, so
+    /// that its store says so.
+    fn has_noted(&self, id: ServerId, state: &ClusterState) -> bool {
+        let Some(node) = &self.servers[usize::from(id.0)].node else { return true };
+        state.stars.iter().filter(|view| view.holders().any(|holder| holder == id)).all(|view| {
+            let glance = node.glance(view.star);
+            glance.epoch == view.epoch && glance.installed && glance.committed == glance.ready
+        })
+    }
+
+    /// The planted bug: what a store held when a life began is believed for as long as that lasts.
+    fn with_claims_kept(&self, before: &ClusterState, mut after: ClusterState) -> ClusterState {
+        if self.settings.control_bug == Some(ControlBug::ClaimKept) {
+            for (now, then) in after.servers.iter_mut().zip(&before.servers) {
+                if now.incarnation == then.incarnation {
+                    now.claims.clone_from(&then.claims);
+                }
+            }
+        }
+        after
     }
 
     /// Whether a server was asked to leave long ago and does not.

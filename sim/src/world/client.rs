@@ -54,6 +54,8 @@ pub(crate) struct UnderWay {
     attempt: u64,
     attempts: u32,
     operation: u64,
+    /// How often stars had gone on with what a store held when it was asked.
+    resumed: u64,
 }
 
 impl Client {
@@ -101,10 +103,11 @@ impl<S: Subject> World<S> {
 
     pub(super) fn ask(&mut self, client: u32, asked: Asked, request: Request) {
         let call = self.now;
+        let resumed = self.resumed;
         let me = &mut self.clients[client as usize];
         me.operations += 1;
-        let operation = me.operations;
-        me.under_way = Some(UnderWay { asked: Rc::new(asked), request, call, attempt: 0, attempts: 0, operation });
+        let (operation, asked) = (me.operations, Rc::new(asked));
+        me.under_way = Some(UnderWay { asked, request, call, attempt: 0, attempts: 0, operation, resumed });
         self.attempt(client);
     }
 
@@ -141,12 +144,13 @@ impl<S: Subject> World<S> {
 
     fn again_or_give_up(&mut self, client: u32) {
         let attempts_max = self.settings.workload.attempts_max;
-        let writes_again = self.settings.writes_again;
+        let (writes_again, resumed) = (self.settings.writes_again, self.resumed);
         let me = &mut self.clients[client as usize];
         let Some(under_way) = &mut me.under_way else { return };
         under_way.attempt = 0;
         let may_again = match request_id(&mut under_way.request.body) {
-            Some(RequestId::Text(_)) => writes_again,
+            // A text is remembered in no store, and no number says that it is of the time before.
+            Some(RequestId::Text(_)) => writes_again && under_way.resumed == resumed,
             Some(RequestId::Unnamed) => false,
             Some(RequestId::Counted { .. }) | None => true,
         };

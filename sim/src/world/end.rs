@@ -50,6 +50,8 @@ pub struct Summary {
     pub views: u64,
     /// Stars that were founded again, because all copies of their objects were lost.
     pub founded_again: u64,
+    /// Stars that went on with what a store held, after all their holders had ended.
+    pub resumed: u64,
     /// Messages between servers.
     pub messages: u64,
     /// Messages that were lost.
@@ -95,6 +97,7 @@ impl Summary {
         self.operations += other.operations;
         self.views += other.views;
         self.founded_again += other.founded_again;
+        self.resumed += other.resumed;
         self.messages += other.messages;
         self.lost += other.lost;
         self.keys += other.keys;
@@ -145,6 +148,7 @@ impl<S: Subject> World<S> {
             operations: self.history.operations().len() as u64,
             views: self.views,
             founded_again: self.foundations.again(),
+            resumed: self.resumed,
             messages: self.network.sent,
             lost: self.network.lost,
             keys: judged.keys,

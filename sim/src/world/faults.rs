@@ -41,11 +41,15 @@ pub enum FaultKind {
     PlaneEmpty,
     /// Not a fault of its own, but how some of the last two end: all servers stop and start anew with what is there.
     StartAnew,
+    /// All servers stop in order at once. Those that nobody can take over from keep their stores.
+    FullStop,
+    /// All servers crash, one right after another, and all their stores stay.
+    FullCrash,
 }
 
 impl FaultKind {
     /// All of them, in the order of [`super::settings::Faults::weights`].
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::CutOneWay,
         Self::CutBoth,
         Self::Pause,
@@ -60,6 +64,8 @@ impl FaultKind {
         Self::PlaneOlder,
         Self::PlaneEmpty,
         Self::StartAnew,
+        Self::FullStop,
+        Self::FullCrash,
     ];
 }
 
@@ -72,6 +78,8 @@ pub(crate) enum Undo {
     ControlBack,
     ControlReached(ServerId),
     Restart(ServerId),
+    /// A server crashes that runs, and its store stays.
+    Crash(ServerId),
     /// The control plane gets its latest state back.
     Remember,
     StartAnew,
@@ -184,9 +192,12 @@ impl<S: Subject> World<S> {
                     (None, 0)
                 })
             }
-            FaultKind::LastCopyLost | FaultKind::PlaneOlder | FaultKind::PlaneEmpty | FaultKind::StartAnew => {
-                self.lose(kind)
-            }
+            FaultKind::LastCopyLost
+            | FaultKind::PlaneOlder
+            | FaultKind::PlaneEmpty
+            | FaultKind::StartAnew
+            | FaultKind::FullStop
+            | FaultKind::FullCrash => self.lose(kind),
         }
     }
 
@@ -218,6 +229,7 @@ impl<S: Subject> World<S> {
                 self.plan_undo(Undo::Restart(server), lasts);
             }
             Undo::Restart(server) => self.restart(server),
+            Undo::Crash(server) => self.crash_in_full(server),
             Undo::Remember => {
                 self.plane.remember(self.now);
                 (0..self.settings.servers).for_each(|server| self.reach_control(ServerId(server)));
@@ -310,13 +322,25 @@ impl<S: Subject> World<S> {
 
     /// A server is gone, in order or not.
     pub(super) fn crash(&mut self, id: ServerId, in_order: bool) {
+        // A server that stops in order removes its store; of those that crash, half stand on a file that stays.
+        let keeps = if in_order { self.is_last(id) } else { self.fault_random.chance(500_000) };
+        self.end(id, in_order, keeps);
+    }
+
+    /// Whether a server that stops is still one of those that hold a star: nobody took it over.
+    fn is_last(&self, id: ServerId) -> bool {
+        let known = self.servers[usize::from(id.0)].agent.state();
+        known.is_some_and(|state| state.stars.iter().any(|view| view.holders().any(|holder| holder == id)))
+    }
+
+    /// A server is gone.
+    pub(super) fn end(&mut self, id: ServerId, in_order: bool, keeps: bool) {
         if in_order {
             self.give_lease_back(id);
         }
         let server = &mut self.servers[usize::from(id.0)];
         let before = server.node.take();
-        // A server that stops in order removes its store; of those that crash, half stand on a file that stays.
-        server.left = before.filter(|_| !in_order && self.fault_random.chance(500_000));
+        server.left = before.filter(|_| keeps);
         server.inbox.clear();
         server.frozen.clear();
         server.open.clear();

@@ -31,6 +31,8 @@ struct Star {
     epochs: Vec<Epoch>,
     /// No foundation counts that is not after this epoch: it is of a time before all servers started anew.
     passed: Epoch,
+    /// When it went on last with what a store held.
+    resumed: Epoch,
 }
 
 /// Which foundation of its star: 0 is the first.
@@ -57,11 +59,23 @@ impl Foundations {
         founded
     }
 
+    /// The views have changed; how many stars went on with what a store held by that.
+    pub(crate) fn note_resumed(&mut self, state: &ClusterState) -> u64 {
+        let mut count = 0;
+        for (star, view) in self.stars.iter_mut().zip(&state.stars) {
+            let resumed = view.resumed.map_or(Epoch(0), |resumed| resumed.epoch);
+            count += u64::from(resumed > star.resumed);
+            star.resumed = star.resumed.max(resumed);
+        }
+        count
+    }
+
     /// All servers start anew, without memory, from this state: what they found from now on comes after everything.
     pub(crate) fn start_anew(&mut self, state: &ClusterState) {
         for (star, view) in self.stars.iter_mut().zip(&state.stars) {
             star.epochs.clear();
             star.passed = view.founded;
+            star.resumed = view.resumed.map_or(Epoch(0), |resumed| resumed.epoch);
         }
     }
 

@@ -6,6 +6,7 @@ use star_core::ids::ServerId;
 use super::{
     Server, World,
     faults::{FaultKind, Undo},
+    server::Stop,
     settings::MS,
 };
 use crate::{invariants::Checks, subject::Subject};
@@ -21,7 +22,53 @@ impl<S: Subject> World<S> {
                 let undo = if self.fault_random.chance(300_000) { Undo::StartAnew } else { Undo::Remember };
                 self.make_plane_forget(kind == FaultKind::PlaneOlder).then_some((Some(undo), lasts))
             }
+            FaultKind::FullStop => self.stop_all().then_some((None, 0)),
+            FaultKind::FullCrash => self.crash_all().then_some((None, 0)),
             _ => None,
+        }
+    }
+
+    /// All servers that run are told to stop. They are gone for so long that most never meet; others start before the last
+    /// has stopped.
+    fn stop_all(&mut self) -> bool {
+        if self.plane.has_lost_memory() {
+            return false;
+        }
+        let give_up_at = self.now + self.settings.hand_over_max();
+        let down_max = self.settings.faults.down_max.max(MS);
+        let runs: Vec<ServerId> = self.running();
+        for id in &runs {
+            let down_for = self.fault_random.between(MS, 2 * down_max);
+            self.server(*id).stop = Some(Stop { give_up_at, down_for });
+        }
+        !runs.is_empty()
+    }
+
+    /// All servers that run crash, within a time that is mostly too short for any view to follow.
+    fn crash_all(&mut self) -> bool {
+        if self.plane.has_lost_memory() {
+            return false;
+        }
+        let lease = self.settings.lease.ttl.as_nanos() as u64;
+        let within = *self.fault_random.pick(&[0, MS, lease / 4, 4 * lease]);
+        let runs = self.running();
+        for id in &runs {
+            let after = self.fault_random.between(0, within);
+            self.plan_undo(Undo::Crash(*id), after);
+        }
+        !runs.is_empty()
+    }
+
+    fn running(&self) -> Vec<ServerId> {
+        (0..self.settings.servers).map(ServerId).filter(|id| self.servers[usize::from(id.0)].node.is_some()).collect()
+    }
+
+    /// A server's turn has come to crash with all others. Its store stays.
+    pub(super) fn crash_in_full(&mut self, id: ServerId) {
+        if self.server(id).node.is_some() && !self.healing {
+            let lasts = self.fault_random.between(MS, 2 * self.settings.faults.down_max.max(MS));
+            self.end(id, false, true);
+            self.plan_undo(Undo::Restart(id), lasts);
         }
     }
 
@@ -52,8 +99,10 @@ impl<S: Subject> World<S> {
     pub(super) fn start_anew(&mut self) {
         self.faults[FaultKind::StartAnew as usize] += 1;
         for id in (0..self.settings.servers).map(ServerId) {
+            self.server(id).left = None;
             if self.server(id).node.is_some() {
-                self.crash(id, false);
+                // What the control plane shows may be of an earlier time than the stores are.
+                self.end(id, false, false);
                 let lasts = self.fault_random.between(MS, self.settings.faults.down_max.max(MS));
                 self.plan_undo(Undo::Restart(id), lasts);
             }

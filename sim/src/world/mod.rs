@@ -87,6 +87,8 @@ pub struct World<S: Subject> {
     forgotten: u64,
     /// How often the views changed.
     views: u64,
+    /// How often a star went on with what a store held.
+    resumed: u64,
 }
 
 /// What can happen. `life` is the server's life that it is meant for. Small, because each is moved several times: what
@@ -187,6 +189,7 @@ impl<S: Subject> World<S> {
             unknown: 0,
             forgotten: 0,
             views: 0,
+            resumed: 0,
             settings,
             subject,
         };

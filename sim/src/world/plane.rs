@@ -3,7 +3,10 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use star_control::{CasOutcome, ClusterState, Lease, Revision, ServerRecord, plan::ended_lives};
+use star_control::{
+    CasOutcome, ClusterState, Lease, Revision, ServerRecord,
+    plan::{chronicled, ended_lives},
+};
 use star_core::{
     ids::{Incarnation, ServerId, StarId},
     time::Time,
@@ -231,7 +234,7 @@ impl Plane {
         let mut after = ClusterState::clone(&self.state);
         let view = &mut after.stars[usize::from(star.0)];
         (view.leader, view.epoch) = (leader, view.epoch.next());
-        self.now_is(Arc::new(after));
+        self.now_is(Arc::new(chronicled(&self.state, after)));
         true
     }
 }

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use star_control::Claim;
 use star_core::{
     ids::{Incarnation, ServerId},
     message::Request,
@@ -34,6 +35,8 @@ pub(crate) struct Server<S: Subject> {
     pub(crate) node: Option<S>,
     /// What a crash left, if its store outlived it.
     pub(crate) left: Option<S>,
+    /// What its store held when this life began.
+    pub(crate) claims: Vec<Claim>,
     pub(crate) incarnation: Incarnation,
     /// Grows with every start and crash: what was meant for an earlier life never reaches this one.
     pub(crate) life: u64,
@@ -89,6 +92,7 @@ impl<S: Subject> Server<S> {
         Self {
             node: None,
             left: None,
+            claims: Vec::new(),
             incarnation: Incarnation(1),
             life: 0,
             inbox: VecDeque::new(),
@@ -136,6 +140,11 @@ impl<S: Subject> World<S> {
         &mut self.servers[usize::from(id.0)]
     }
 
+    /// What a server's store held when its present life began.
+    pub(super) fn claims(&self, id: ServerId) -> Vec<Claim> {
+        self.servers[usize::from(id.0)].claims.clone()
+    }
+
     /// Starts a server's next life.
     pub(super) fn start(&mut self, id: ServerId) {
         let stars = self.settings.stars;
@@ -145,6 +154,7 @@ impl<S: Subject> World<S> {
             Some(before) => S::start_warm(&self.subject, &identity, before),
             None => S::start(&self.subject, &identity),
         });
+        server.claims = server.node.as_ref().map_or_else(Vec::new, S::claims);
         server.life += 1;
         server.inbox.clear();
         (server.turn_planned, server.tick_waits, server.lease_until) = (false, false, Time::ZERO);

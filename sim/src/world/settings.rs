@@ -84,16 +84,19 @@ pub enum ControlBug {
     LeaverTakenOut,
     /// Servers follow whatever the control plane shows, also what is older than what they know.
     OldStateFollowed,
+    /// What a server's store held when it started is still believed when the server is in the star's view again.
+    ClaimKept,
 }
 
 impl ControlBug {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::LeaseRevived,
         Self::EvictionBeforeLeaseEnd,
         Self::LeaseBeforeViews,
         Self::LeaverTakenOut,
         Self::OldStateFollowed,
+        Self::ClaimKept,
     ];
 }
 
@@ -171,7 +174,7 @@ impl Settings {
             faults: Faults {
                 every: (10 * MS, random.between(50, 1_000) * MS),
                 at_once_max: random.between(1, 3) as usize,
-                weights: [4, 3, 3, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+                weights: [4, 3, 3, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
                 cut_max: random.between(20, 1_000) * MS,
                 pause_max: lease / 2,
                 long_pause_max: 4 * lease,
@@ -194,7 +197,7 @@ impl Settings {
     #[must_use]
     pub fn with_churn(mut self, random: &mut Random) -> Self {
         let lease = self.lease.ttl.as_nanos() as u64;
-        self.faults.weights = [2, 2, 1, 2, 1, 2, 1, 2, 5, 2, 0, 0, 0, 0];
+        self.faults.weights = [2, 2, 1, 2, 1, 2, 1, 2, 5, 2, 0, 0, 0, 0, 0, 0];
         self.faults.every = (lease / 10, random.between(1, 4) * lease);
         self.faults.away_max = random.between(1, 3) * lease;
         self.faults.cut_max = random.between(1, 4) * lease;
@@ -205,11 +208,19 @@ impl Settings {
         self
     }
 
-    /// The same, with the loss of what churn always leaves: the last copy of a star, and the control plane's memory.
+    /// The same, with the loss of what churn always leaves: the last copy of a star, all servers at once, and the control
+    /// plane's memory.
     #[must_use]
     pub fn with_loss(mut self) -> Self {
         self.loses_copies = true;
-        for (kind, weight) in [(FaultKind::LastCopyLost, 4), (FaultKind::PlaneOlder, 3), (FaultKind::PlaneEmpty, 2)] {
+        let weights = [
+            (FaultKind::LastCopyLost, 4),
+            (FaultKind::PlaneOlder, 3),
+            (FaultKind::PlaneEmpty, 2),
+            (FaultKind::FullStop, 4),
+            (FaultKind::FullCrash, 6),
+        ];
+        for (kind, weight) in weights {
             self.faults.weights[kind as usize] = weight;
         }
         self

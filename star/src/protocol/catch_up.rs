@@ -301,6 +301,7 @@ impl Replica {
         }
         let Changes { next, committed, forgotten, version_floor, objects, mut remembered, evicted } = changes;
         self.catch_up.goal = self.catch_up.goal.max(committed);
+        self.note_source(cx, committed);
         if let Some(Since::Objects { after, .. }) = &self.catch_up.since {
             if !kept::are_here(cx.store, cx.config, &objects) {
                 self.catch_up.offers_nothing = true;
@@ -400,7 +401,7 @@ impl Replica {
     }
 
     /// Forgets which point of the order the objects are of.
-    fn forget_order<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
+    pub(crate) fn forget_order<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
         self.drop_order(cx, Seq(0));
         self.committed = Seq(0);
         self.ready = Seq(0);

@@ -167,8 +167,9 @@ impl Replica {
             debug_assert!(!stamp.is_remembered(), "what is ready is held");
             return;
         };
-        let key = &write.head.key;
         if let Some(version) = stamp.effect() {
+            self.note_bounds(cx);
+            let key = &write.head.key;
             let more = self.dirty.get(key).is_some_and(|dirty| dirty.last > seq);
             match (write.head.operation, write.place) {
                 (Operation::Set(_), Some(place)) => cx.store.publish(key, place, version, more),

@@ -124,11 +124,19 @@ pub enum Bug {
     KeptThoughDeleted,
     /// A server keeps the objects that it holds when a star is founded anew.
     FoundingKeepsObjects,
+    /// How far a server is ready is noted a turn after its ack has left.
+    ReadyNotedLate,
+    /// A new epoch is noted a turn after the first acks in it have left.
+    EpochNotedLate,
+    /// A store that is being filled from another server is noted as one that holds everything that the other has.
+    WholeIgnored,
+    /// A star that goes on with what is in a store takes every request for a new one.
+    ResumedSessionsNew,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 27] = [
         Self::AckBeforeDirty,
         Self::DirtyReadAtOnce,
         Self::VersionReused,
@@ -152,5 +160,9 @@ impl Bug {
         Self::KeptUncompared,
         Self::KeptThoughDeleted,
         Self::FoundingKeepsObjects,
+        Self::ReadyNotedLate,
+        Self::EpochNotedLate,
+        Self::WholeIgnored,
+        Self::ResumedSessionsNew,
     ];
 }

@@ -58,6 +58,8 @@ pub(crate) struct Shared {
     pub(crate) lists_released: Vec<(StarId, u64)>,
     /// The latest state of the cluster.
     pub(crate) cluster: Option<Arc<ClusterState>>,
+    /// Tells this cluster's foundation from others, in notes.
+    pub(crate) cluster_mark: u64,
     /// What was done so far, for people.
     pub(crate) counters: Counters,
 }

@@ -23,6 +23,8 @@ pub struct Observation<'a> {
     pub epoch: Epoch,
     /// The epoch in which the history that it knows of the star began.
     pub founded: Epoch,
+    /// The epoch in which the star went on last with what a store held; 0 if it never did.
+    pub resumed: Epoch,
     /// Whether it has taken over the order of that epoch.
     pub installed: bool,
     /// Whether it answers reads while its lease lasts.
@@ -46,6 +48,7 @@ impl Replica {
             star: self.star,
             epoch: self.view.epoch,
             founded: self.view.founded,
+            resumed: self.view.resumed.map_or(Epoch(0), |resumed| resumed.epoch),
             installed: self.installed,
             serving: self.serves(me),
             members: &self.view.members,

@@ -23,11 +23,12 @@ mod read;
 mod recent;
 mod repair;
 pub mod replica;
+mod resume;
 mod sessions;
 mod status;
 mod takeover;
 
 pub use config::{Bug, DirtyReads, NodeConfig, Route};
 pub use message::{Body, Message, Operation, Outcome, Stamp, WriteHead, WriteId};
-pub use node::{Control, StarNode};
+pub use node::{Control, StarNode, claims};
 pub use status::{Counters, PlaneRole, PlaneStatus};

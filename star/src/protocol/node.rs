@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use star_control::ClusterState;
+use star_control::{Claim, ClusterState};
 use star_core::{
     admission::{refuse_key, refuse_parts, refuse_request_id, refuse_request_number, refuse_value},
     error::ErrorCode,
     ids::{Epoch, Incarnation, RequestId, ServerId, StarId},
     key::Key,
     message::{Condition, Request, RequestBody, ResponseBody, SetEntry},
+    note::cluster_mark,
     protocol::{Effects, Input, Protocol, Token},
     store::Store,
     time::Time,
@@ -59,9 +60,14 @@ pub struct StarNode<S> {
 }
 
 impl<S: Store> StarNode<S> {
-    /// A server that knows nothing yet: it waits for a view and a lease.
+    /// A server that knows nothing yet but what is noted in its store: it waits for a view and a lease.
     pub fn new(config: NodeConfig, store: S) -> Self {
-        let replicas = (0..config.stars).map(|star| Replica::new(StarId(star))).collect();
+        let recalled = |star| {
+            let mut replica = Replica::new(star);
+            replica.recall(store.noted(star));
+            replica
+        };
+        let replicas = (0..config.stars).map(|star| recalled(StarId(star))).collect();
         let shared = Shared { last_write: first_number(config.incarnation), ..Shared::default() };
         Self { config, shared, store, replicas, lists: Lists::default(), plane: None }
     }
@@ -98,6 +104,23 @@ impl<S: Store> StarNode<S> {
         let hasty = self.config.has_bug(Bug::BaseIgnored);
         let may = |one: &&Replica| one.may_advance(me) || (hasty && one.installed);
         self.replicas.iter().filter(may).map(|one| (one.star, one.epoch())).collect()
+    }
+
+    /// What the store held of each star when this life began, as the control plane is to know it.
+    pub fn claims(&self) -> Vec<Claim> {
+        claims(&self.store, self.config.stars)
+    }
+
+    /// The stars of which this server has noted all that it can, in their epochs: nothing is under way.
+    pub fn settled(&self) -> Vec<(StarId, Epoch)> {
+        let is_settled = |one: &&Replica| one.installed && one.committed == one.log.last();
+        self.replicas.iter().filter(is_settled).map(|one| (one.star, one.epoch())).collect()
+    }
+
+    /// The stars that this server holds as far as it knows: nobody has taken it out of their views.
+    pub fn held(&self) -> Vec<StarId> {
+        let holds = |one: &&Replica| one.view.holders().any(|id| id == self.config.me);
+        self.replicas.iter().filter(holds).map(|one| one.star).collect()
     }
 
     /// A replica, and the rest of the server around it.
@@ -224,6 +247,7 @@ impl<S: Store> StarNode<S> {
                 // A state in which this server's place is taken by another life of it is not about this one.
                 let me = cluster.server(self.config.me);
                 if me.is_some_and(|record| record.incarnation == self.config.incarnation) {
+                    self.shared.cluster_mark = cluster_mark(&cluster.cluster);
                     for (star, view) in cluster.stars.iter().enumerate().take(self.replicas.len()) {
                         let (replica, mut cx) = self.parts(star, effects);
                         replica.adopt(&mut cx, view);
@@ -300,6 +324,12 @@ fn key_of(input: &Input<Message, Control>) -> Option<&Key> {
         },
         _ => None,
     }
+}
+
+/// What is noted in a store, as the control plane is to know it.
+pub fn claims(store: &impl Store, stars: u16) -> Vec<Claim> {
+    let stars = (0..stars).map(StarId);
+    stars.filter_map(|star| store.noted(star).map(|note| Claim::new(star, &note))).collect()
 }
 
 /// Before the first number of a write in this life of a server. No later life gives a number again, as long as this one

@@ -20,6 +20,7 @@ use super::{
     message::{Body, Message, Stamp, WriteHead, WriteId},
     recent::Recent,
     repair::Progress,
+    resume::Noted,
     sessions::Sessions,
 };
 
@@ -91,6 +92,8 @@ pub struct Replica {
     /// The last seq of the order with which this server installed its view.
     pub(crate) base: Seq,
     pub(crate) catch_up: CatchUp,
+    /// What this server has noted in its store.
+    pub(crate) noted: Noted,
     /// Since when this server is asked to leave, if it is.
     pub(crate) leaving_since: Option<Time>,
     /// Whether it has nothing to wait for before it leaves.
@@ -177,6 +180,7 @@ impl Replica {
             progress: Progress::default(),
             base: Seq(0),
             catch_up: CatchUp::default(),
+            noted: Noted::default(),
             leaving_since: None,
             may_leave: false,
         }
@@ -259,6 +263,8 @@ impl Replica {
             self.ack(cx);
         }
         self.ack_awaited_by.clear();
+        // Nothing of this turn has left yet.
+        self.note_turn(cx);
     }
 
     pub(crate) fn send<S: Store, E: Effects<Message>>(&self, cx: &mut Context<'_, S, E>, to: ServerId, body: Body) {

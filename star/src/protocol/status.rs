@@ -31,6 +31,10 @@ pub struct Counters {
     pub objects_taken: u64,
     /// Objects of an earlier time that were dropped because the star began anew.
     pub objects_dropped: u64,
+    /// Stars that went on with what was in this server's store, after all their holders had ended.
+    pub resumed: u64,
+    /// Stars that were to go on with this server's store, and could not.
+    pub not_resumed: u64,
     /// Messages of an older epoch.
     pub ignored_old_epoch: u64,
     /// Messages of servers that are not of the view.

@@ -35,8 +35,20 @@ impl Replica {
         // A server that comes with the objects of an earlier life offers them when it catches up. A member from the
         // beginning has nothing to compare them with.
         let may_keep = self.view.epoch == Epoch(0) && !view.is_member(me);
-        if view.founded > self.view.founded && !may_keep {
+        let begins_with_a_store = view.resumed > self.view.resumed;
+        let is_to_resume = self.is_to_resume(cx, view);
+        if begins_with_a_store && view.leader == me && !is_to_resume {
+            cx.shared.counters.not_resumed += 1;
+            return; // Better no star than one that has lost what it had.
+        }
+        // What it did in the view before is noted before anybody hears of it, whatever comes in the same turn.
+        self.note_turn(cx);
+        if is_to_resume {
+            self.resume(cx);
+        } else if view.founded > self.view.founded && !may_keep {
             self.begin_anew(cx);
+        } else if begins_with_a_store && self.view.exists() {
+            self.forget_what_was_not_resumed(cx);
         }
         self.view = view.clone();
         self.installed = false;
@@ -49,6 +61,7 @@ impl Replica {
         self.acked = view.members.iter().map(|member| (*member, Seq(0))).collect();
         self.peers = view.members.iter().copied().filter(|other| *other != me && view.is_member(me)).collect();
         self.restart_catch_up(me);
+        self.note_view(cx);
         if cx.config.has_bug(Bug::SessionsLostAtTakeover) {
             self.sessions = Sessions::default();
         }
@@ -260,13 +273,14 @@ impl Replica {
     /// still hold is of the history before.
     fn begin_anew<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
         self.leave(cx);
+        self.forget_note(cx);
         self.forget_objects(cx);
         cx.shared.promised_bytes -= self.promised_bytes;
         *self = Self { view: self.view.clone(), early: std::mem::take(&mut self.early), ..Self::new(self.star) };
     }
 
     /// This server is not a member any more: its clients must go elsewhere, and what it holds of the star is history.
-    fn leave<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
+    pub(crate) fn leave<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
         let mut dirty: Vec<Key> = self.dirty.drain().map(|(key, _)| key).collect();
         dirty.sort_unstable();
         dirty.iter().for_each(|key| cx.store.mark_clean(key));

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use star_control::{Agent, AgentConfig, ClusterState, ControlEvent, ServerRecord, Standing, Word};
+use star_control::{Agent, AgentConfig, Claim, ClusterState, ControlEvent, ServerRecord, Standing, Word};
 use star_core::{
     Epoch, Incarnation, ServerId, StarId, Time,
     config::Config,
@@ -33,7 +33,7 @@ use tracing::{Instrument, error, info, info_span, warn};
 pub use self::options::{ControlOptions, ServerOptions, StartError};
 use self::plane::ControlPlane;
 pub use self::plane::control_plane;
-use crate::protocol::{Control, StarNode};
+use crate::protocol::{Control, StarNode, claims};
 
 type Node = StarNode<MappedStore>;
 
@@ -80,7 +80,8 @@ impl StarServer {
         let (started, is_started) = std::sync::mpsc::channel();
         let (name, addr) = (options.name.clone(), options.addr.clone());
         let (stop, stops) = watch::channel(false);
-        let run = Run { options, plane, stops, report_failure };
+        let claims = claims(&store, options.node.stars);
+        let run = Run { options, plane, claims, stops, report_failure };
         let thread = std::thread::Builder::new()
             .name(format!("star-{name}"))
             .spawn(move || run.server_thread(listener, store, &started))?;
@@ -140,6 +141,8 @@ impl Drop for StarServer {
 struct Run {
     options: ServerOptions,
     plane: ControlPlane,
+    /// What the store held when it was opened.
+    claims: Vec<Claim>,
     /// Whether the server is about to end.
     stops: watch::Receiver<bool>,
     report_failure: watch::Sender<Option<String>>,
@@ -184,12 +187,17 @@ impl Run {
         let (events, news) = mpsc::unbounded_channel();
         let (advance, ready) = watch::channel(Vec::<(StarId, Epoch)>::new());
         let (report, cut) = watch::channel(BTreeMap::new());
-        let word = Word { ready, cut, leave: self.stops.clone() };
+        let (settle, settled) = watch::channel(Vec::new());
+        let (keeps_store, stops) = (self.options.keeps_store, self.stops.clone());
+        let word = Word { ready, cut, settled: keeps_store.then_some(settled), leave: self.stops.clone() };
         let agent = self.start_agent(handle.clone(), Agency { events, word, stops: agent_stops });
         server.report_cut(report);
         server.observe(Box::new(move |node| {
             let ready = node.may_advance();
             advance.send_if_modified(|known| std::mem::replace(known, ready) != *known);
+            if *stops.borrow() {
+                settle.send_replace(node.settled());
+            }
         }));
         server.serve_local(Box::<local::StoreService>::default());
         if self.options.allows_faults {
@@ -205,9 +213,13 @@ impl Run {
         let helpers = [spawn_local(follow.news(news)), spawn_local(plane::report(self.plane.clone(), trouble, handle))];
         let node = server.run(node).await;
         helpers.iter().for_each(tokio::task::JoinHandle::abort);
+        let held = if keeps_store { node.held() } else { Vec::new() };
         // Dropping the store tells its readers that nobody keeps it up to date any more.
         drop(node.into_store());
-        if let Err(error) = std::fs::remove_file(&path) {
+        if !held.is_empty() {
+            info!(path = %path.display(), stars = held.len(),
+                "kept: nobody took over the stars of this server, so its store stays, and a start goes on with it");
+        } else if let Err(error) = std::fs::remove_file(&path) {
             warn!(path = %path.display(), %error, "the store's file was not removed");
         }
         // Only now may others go on without this server: it answers nothing any more.
@@ -233,6 +245,7 @@ impl Run {
             incarnation: options.node.incarnation,
             pid: std::process::id(),
             store: Some(options.store_path.display().to_string()),
+            claims: self.claims.clone(),
             ..ServerRecord::default()
         };
         let config = AgentConfig { cluster: options.cluster.clone(), plan: options.plan.clone(), lease: options.lease };
@@ -286,6 +299,8 @@ impl Follow {
                 }
                 ControlEvent::Waiting(why) => info!(%why, "waiting"),
                 ControlEvent::Unreachable(why) => warn!(%why, "trouble with the control plane"),
+                ControlEvent::Awaited(Some(why)) => warn!(%why, "waiting"),
+                ControlEvent::Awaited(None) => info!("no star waits for servers that have ended any more"),
                 ControlEvent::Answers => info!("the control plane can be used again"),
                 ControlEvent::Left => self.handle.stop(),
             }
@@ -296,7 +311,7 @@ impl Follow {
         if self.known.is_none() {
             self.join(&cluster);
         }
-        warn_of_losses(self.known.as_deref(), &cluster);
+        tell_of_full_stops(self.known.as_deref(), &cluster);
         self.handle
             .set_peers(cluster.servers.iter().filter(|one| one.standing != Standing::Removed).map(peer).collect());
         self.known = Some(Arc::clone(&cluster));
@@ -318,20 +333,26 @@ impl Follow {
     }
 }
 
-/// Says so when a star was left without members: nobody has its objects any more. It is founded anew, empty, when enough
-/// servers are there.
-fn warn_of_losses(before: Option<&ClusterState>, after: &ClusterState) {
-    let had_members =
-        |star: usize| before.is_none_or(|before| before.stars.get(star).is_some_and(|view| !view.members.is_empty()));
-    let lost = after
-        .stars
-        .iter()
-        .enumerate()
-        .filter(|(star, view)| view.members.is_empty() && view.founded > Epoch(0) && had_members(*star));
-    let lost: Vec<String> = lost.map(|(star, _)| star.to_string()).collect();
+/// Says so when a star went on with what a store held after all of its servers had ended, and when it was founded anew, empty,
+/// because no store certainly held everything.
+fn tell_of_full_stops(before: Option<&ClusterState>, after: &ClusterState) {
+    let Some(before) = before else { return };
+    let (mut resumed, mut lost) = (Vec::new(), Vec::new());
+    for (old, new) in before.stars.iter().zip(&after.stars) {
+        if new.founded > old.founded && old.founded > Epoch(0) {
+            lost.push(new.star.to_string());
+        } else if new.resumed > old.resumed {
+            resumed.push(new.star.to_string());
+        }
+    }
+    if !resumed.is_empty() {
+        let stars = resumed.join(" ");
+        info!(%stars, "all servers of these stars had ended: they go on with what a store held");
+    }
     if !lost.is_empty() {
         let stars = lost.join(" ");
-        warn!(%stars, "the objects of these stars are lost: all servers that held them have ended. They begin empty");
+        warn!(%stars, "the objects of these stars are lost: all servers that held them have ended, and no store certainly has \
+             them all. They begin empty");
     }
 }
 
@@ -346,8 +367,8 @@ fn open_store(options: &star_objstore::Options) -> Result<MappedStore, OpenError
     match MappedStore::open(options) {
         Ok((store, Recovered { objects, dropped, torn, .. })) => {
             info!(%path, objects, dropped, torn,
-                "found the store of an earlier life: what other serving members have as well is kept; if all servers had \
-                 stopped, its stars begin anew and nothing is");
+                "found the store of an earlier life: what other serving members have as well is kept; where all servers had \
+                 ended, a star goes on with it if it certainly holds everything");
             Ok(store)
         }
         Err(OpenError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {

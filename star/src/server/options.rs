@@ -37,6 +37,8 @@ pub struct ServerOptions {
     pub store_group: GroupAccess,
     /// Whether to ask for pages of 2 MiB.
     pub store_huge_pages: bool,
+    /// Whether the store stays when the server ends and nobody takes over from it, so that a start goes on with it.
+    pub keeps_store: bool,
     /// Where views and leases are kept.
     pub control: ControlOptions,
     /// What the views should look like.
@@ -93,6 +95,7 @@ impl ServerOptions {
             store_entries_max: (config.store.entries_max > 0).then_some(config.store.entries_max),
             store_group: config.store.group,
             store_huge_pages: config.store.huge_pages,
+            keeps_store: true,
             control: match config.control.backend {
                 Backend::Embedded => {
                     let directory = config.control_directory().join(&cluster.name).join(name);

@@ -98,6 +98,7 @@ pub(super) fn note(trouble: &watch::Sender<Option<String>>, event: &ControlEvent
     match event {
         ControlEvent::Waiting(why) | ControlEvent::Unreachable(why) => drop(trouble.send_replace(Some(why.clone()))),
         ControlEvent::Answers => drop(trouble.send_replace(None)),
+        ControlEvent::Awaited(why) => drop(trouble.send_replace(why.clone())),
         ControlEvent::Cluster(_) | ControlEvent::Lease { .. } | ControlEvent::LeaseLost | ControlEvent::Left => {}
     }
 }

@@ -22,6 +22,8 @@ pub(super) struct Clients {
     /// Settled results of typed clients, which are bounded.
     settled: usize,
     evicted: Evicted,
+    /// When the youngest typed client was born of which there ever was a result; never falls.
+    youngest: u64,
 }
 
 /// What is remembered of one client.
@@ -65,6 +67,21 @@ impl Window {
 }
 
 impl Clients {
+    /// Knows nobody, and takes nobody for new who was born by then.
+    pub(super) fn after(evicted: Evicted) -> Self {
+        Self { evicted, youngest: evicted.youngest.born, ..Self::default() }
+    }
+
+    pub(super) fn youngest(&self) -> u64 {
+        self.youngest.max(self.evicted.youngest.born)
+    }
+
+    fn note_birth(&mut self, client: ClientId) {
+        if is_typed(client) {
+            self.youngest = self.youngest.max(client.born);
+        }
+    }
+
     pub(super) fn judge(&self, Counted { client, number, .. }: Counted) -> Standing {
         let window = self.windows.get(&client);
         if let Some(window) = window {
@@ -80,6 +97,7 @@ impl Clients {
     }
 
     pub(super) fn insert(&mut self, Counted { client, number, .. }: Counted, seq: Seq, outcome: Outcome) {
+        self.note_birth(client);
         let window = self.windows.entry(client).or_default();
         if let (Err(place), true) = (window.place(number), number >= window.lowest && seq > window.last) {
             window.results.insert(place, DoneNumber { number, seq, outcome });
@@ -164,6 +182,7 @@ impl Clients {
     }
 
     pub(super) fn take(&mut self, ClientWindow { client, lowest, last, results }: ClientWindow) {
+        self.note_birth(client);
         let known = self.windows.entry(client).or_default();
         if known.last >= last {
             return;

@@ -68,6 +68,16 @@ fn name(head: &WriteHead) -> Name<'_> {
 }
 
 impl Sessions {
+    /// A table that has forgotten everything up to a seq, and everybody who was born by then.
+    pub(crate) fn after(evicted: Evicted) -> Self {
+        Self { clients: Clients::after(evicted), ..Self::default() }
+    }
+
+    /// No typed client that is known here, or was, is younger than this.
+    pub(crate) fn youngest(&self) -> u64 {
+        self.clients.youngest()
+    }
+
     /// What is known of a request.
     pub(crate) fn judge(&self, head: &WriteHead, bug: Option<Bug>) -> Standing {
         match name(head) {
