@@ -129,6 +129,10 @@ pub trait Store {
     /// Notes how far the star has come in the epoch of its note. In this order: `ready`, then `committed`.
     fn note_progress(&mut self, star: StarId, ready: Seq, committed: Seq);
 
+    /// The write at `seq` is applied next: its key gets this version, or none. Whoever reads the store by himself may be told of
+    /// it before the next [`Store::note_progress`], so a store that has such readers remembers it.
+    fn note_applying(&mut self, _star: StarId, _seq: Seq, _key: &Key, _version: Option<Version>) {}
+
     /// Raises the bounds of a star's note, before what makes them higher is applied.
     fn note_bounds(&mut self, star: StarId, version_floor: Version, youngest: u64);
 

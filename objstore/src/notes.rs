@@ -22,6 +22,23 @@ use crate::{
 /// Where the two slots of a star begin, in words from the star's first; that one says which counts: 0 none, 1, 2.
 const SLOTS: [usize; 2] = [8, 20];
 
+/// The write that is applied next, or was applied last: its seq, its key's hash, and its version, or 0. In the line of the word
+/// that says which slot counts.
+mod applying {
+    pub(super) const SEQ: usize = 1;
+    pub(super) const KEY: usize = 2;
+    pub(super) const VERSION: usize = 3;
+}
+
+/// A write that is about to be applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Applying {
+    pub(crate) seq: Seq,
+    pub(crate) key_hash: u64,
+    /// The version that the key's object gets; `None` if it gets none.
+    pub(crate) version: Option<Version>,
+}
+
 /// Words of a slot.
 mod word {
     /// What never changes in a slot.
@@ -61,6 +78,38 @@ impl<'a> Notes<'a> {
         self.memory.store(slot + word::FLOOR, note.version_floor.0, Relaxed);
         self.memory.store(slot + word::YOUNGEST, note.youngest, Relaxed);
         self.memory.store(at, next as u64, Release);
+        if note.epoch == Epoch(0) {
+            // Nothing is noted any more; the next seqs are of another order.
+            self.memory.store(at + applying::SEQ, 0, Relaxed);
+        }
+    }
+
+    /// The writes before this one are applied. That is noted before anything of this one is, so that each moment between says
+    /// something true.
+    pub(crate) fn set_applying(self, star: StarId, next: Applying) {
+        let Some(slot) = self.current(star) else { return };
+        let at = self.at(star);
+        self.memory.store(slot + word::COMMITTED, next.seq.0 - 1, Release);
+        self.memory.store(at + applying::KEY, next.key_hash, Release);
+        self.memory.store(at + applying::VERSION, next.version.map_or(0, |version| version.0), Release);
+        self.memory.store(at + applying::SEQ, next.seq.0, Release);
+    }
+
+    /// The write of which only a look at the objects can tell whether it was applied, if there is one.
+    pub(crate) fn applying(self, star: StarId) -> Option<Applying> {
+        let (at, note) = (self.at(star), self.read(star)?);
+        let get = |offset| self.memory.load(at + offset, Relaxed);
+        let version = Some(Version(get(applying::VERSION))).filter(|version| version.0 > 0);
+        let found = Applying { seq: Seq(get(applying::SEQ)), key_hash: get(applying::KEY), version };
+        (found.seq == note.committed.next()).then_some(found)
+    }
+
+    /// Notes what has come of it: how far the objects go, if it was applied.
+    pub(crate) fn finish_applying(self, star: StarId, committed: Option<Seq>) {
+        if let (Some(slot), Some(seq)) = (self.current(star), committed) {
+            self.memory.store(slot + word::COMMITTED, seq.0, Release);
+        }
+        self.memory.store(self.at(star) + applying::SEQ, 0, Release);
     }
 
     pub(crate) fn set_progress(self, star: StarId, ready: Seq, committed: Seq) {
@@ -89,16 +138,14 @@ impl<'a> Notes<'a> {
             founded: Epoch(founded),
             epoch: Epoch(epoch),
             base: Seq(base),
-            ready: Seq(get(word::READY)),
+            // What is applied here was ready here, also where the turn in which it became so had no end.
+            ready: Seq(get(word::READY).max(get(word::COMMITTED))),
             committed: Seq(get(word::COMMITTED)),
             version_floor: Version(get(word::FLOOR)),
             youngest: get(word::YOUNGEST),
             whole: whole == 1,
         };
-        let is_sound = get(word::CHECKSUM) == checksum(&fixed)
-            && note.founded <= note.epoch
-            && note.epoch > Epoch(0)
-            && note.committed <= note.ready;
+        let is_sound = get(word::CHECKSUM) == checksum(&fixed) && note.founded <= note.epoch && note.epoch > Epoch(0);
         is_sound.then_some(note)
     }
 

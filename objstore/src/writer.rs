@@ -28,7 +28,7 @@ use crate::{
     index::{Index, Position, Slot},
     layout::{Geometry, Options},
     memory::Memory,
-    notes::Notes,
+    notes::{Applying, Notes},
     notices::Journal,
     pins::{self, Limbo},
     recover::{Parts, Recovered, adopt_pinned, recover},
@@ -166,7 +166,20 @@ impl MappedStore {
             memory,
             geometry,
         };
+        store.finish_notes();
         Ok((store, recovered))
+    }
+
+    /// Finds out of each star's last write whether it was applied: a reader may have seen it.
+    fn finish_notes(&self) {
+        let notes = Notes::new(&self.memory, &self.geometry);
+        for star in (0..self.geometry.stars).map(StarId) {
+            let Some(Applying { seq, key_hash, version }) = notes.applying(star) else { continue };
+            let mut keys = self.keys[usize::from(star.0)].iter().map(|key| Key::new(key.as_str()));
+            let key = keys.find(|key| key.hash() == key_hash);
+            let is_applied = key.and_then(|key| self.get(&key).object.map(|object| object.version)) == version;
+            notes.finish_applying(star, is_applied.then_some(seq));
+        }
     }
 
     /// The file that readers open.
@@ -428,6 +441,10 @@ impl Store for MappedStore {
 
     fn note_progress(&mut self, star: StarId, ready: Seq, committed: Seq) {
         Notes::new(&self.memory, &self.geometry).set_progress(star, ready, committed);
+    }
+
+    fn note_applying(&mut self, star: StarId, seq: Seq, key: &Key, version: Option<Version>) {
+        Notes::new(&self.memory, &self.geometry).set_applying(star, Applying { seq, key_hash: key.hash(), version });
     }
 
     fn note_bounds(&mut self, star: StarId, version_floor: Version, youngest: u64) {

@@ -170,6 +170,8 @@ impl Replica {
         if let Some(version) = stamp.effect() {
             self.note_bounds(cx);
             let key = &write.head.key;
+            let after = (write.head.operation != Operation::Delete).then_some(version);
+            cx.store.note_applying(self.star, seq, key, after);
             let more = self.dirty.get(key).is_some_and(|dirty| dirty.last > seq);
             match (write.head.operation, write.place) {
                 (Operation::Set(_), Some(place)) => cx.store.publish(key, place, version, more),

@@ -3,7 +3,8 @@
 //! Notes are for the control plane, which decides by them whether a store holds everything that anybody was told of
 //! (`star_control`'s planner). Its argument rests on when they are written: the epoch and `ready` before an ack of them
 //! leaves, `committed` after what is committed is published and before a client is told. Acks and answers leave at the end
-//! of a turn, after [`Replica::note_turn`].
+//! of a turn, after [`Replica::note_turn`]. Only who reads the store by himself may see a write before: so the epoch is noted
+//! when it is installed, and each write right before it is applied ([`Store::note_applying`]).
 
 use star_control::View;
 use star_core::{
@@ -107,6 +108,14 @@ impl Replica {
             cx.store.note(self.star, &Note::default());
         }
         self.noted = Noted::default();
+    }
+
+    /// Notes an epoch as soon as something may be committed in it: readers of the store by themselves do not wait for the end of
+    /// the turn.
+    pub(crate) fn note_install<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
+        if !cx.config.has_bug(Bug::EpochNotedLate) {
+            self.note_turn(cx);
+        }
     }
 
     /// Notes how far this server is, before anybody hears of it.

@@ -114,7 +114,6 @@ impl Replica {
     fn install_own<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
         let stamps = self.stamps_after(self.committed, self.ready);
         self.replace_order(cx, self.committed, &stamps);
-        self.base = self.ready;
         for member in self.peers.clone() {
             self.send_install(cx, member);
         }
@@ -154,7 +153,6 @@ impl Replica {
             return self.fall_behind(cx, from);
         }
         self.replace_order(cx, from, stamps);
-        self.base = Seq(from.0 + stamps.len() as u64);
         self.count_ack(leader, self.base);
         self.after_install(cx);
     }
@@ -166,6 +164,7 @@ impl Replica {
         from: Seq,
         stamps: &[Stamp],
     ) {
+        self.base = Seq(from.0 + stamps.len() as u64);
         // Stamps that this server already knows to be committed are the same in every log.
         let keep = from.max(self.committed);
         let stamps = &stamps[((keep.0 - from.0) as usize).min(stamps.len())..];
@@ -178,6 +177,7 @@ impl Replica {
             stamps.iter().for_each(|stamp| self.add_stamp(*stamp));
         }
         self.installed = true;
+        self.note_install(cx);
         self.recount_promised(cx);
         self.drop_stale(cx);
         self.count_ack(cx.me(), self.ready);
