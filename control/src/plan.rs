@@ -238,4 +238,6 @@ fn named(view: &View) -> impl Iterator<Item = ServerId> + '_ {
 #[cfg(test)]
 mod cases;
 #[cfg(test)]
+mod settles;
+#[cfg(test)]
 mod tests;

@@ -199,6 +199,9 @@ fn has_others(state: &ClusterState, me: ServerId) -> bool {
 
 /// The state after a server that is about to end took its next step out of the views, and whether it is done with it: it is
 /// in no view any more that somebody else could go on with.
+///
+/// First it says so. A step that it was ready for before might be one into a view, and others that end would hand over to
+/// it what it does not stay to keep.
 pub fn handed_over(
     state: &ClusterState,
     me: ServerId,
@@ -210,7 +213,7 @@ pub fn handed_over(
         _ => None,
     };
     let told = stopped(stopping.as_ref().unwrap_or(state), me, alive);
-    let next = advanced(state, me, ready, alive).or_else(|| (told != *state).then_some(told));
+    let next = if told == *state { advanced(state, me, ready, alive) } else { Some(told) };
     let stays = |id: ServerId| {
         alive.contains(&id) && state.server(id).is_some_and(|server| server.standing != Standing::Stopping)
     };
@@ -250,6 +253,25 @@ mod tests {
 
     use super::*;
     use crate::{plan::registered, view::ServerRecord};
+
+    #[test]
+    fn who_is_about_to_end_says_so_before_anything_else_and_takes_no_step_into_a_view() {
+        let (mut state, both) = (ClusterState::new("test-1", 1), BTreeSet::from([ServerId(0), ServerId(1)]));
+        for name in ["a", "b"] {
+            let record = ServerRecord { name: name.into(), incarnation: Incarnation(1), ..ServerRecord::default() };
+            state = registered(&state, &record).0;
+        }
+        // a holds the star and ends; b is a learner that is ready to join, and ends as well.
+        state.servers[0].standing = Standing::Stopping;
+        let (members, learners) = (vec![ServerId(0)], vec![ServerId(1)]);
+        state.stars[0] = View { epoch: Epoch(8), founded: Epoch(1), members, learners, ..View::default() };
+        let (next, is_done) = handed_over(&state, ServerId(1), &[(StarId(0), Epoch(8))], &both);
+        let next = next.expect("it says that it is about to end");
+        assert!(!is_done);
+        assert_eq!(next.servers[1].standing, Standing::Stopping);
+        assert_eq!((&next.stars[0].members, &next.stars[0].learners), (&vec![ServerId(0)], &vec![]));
+        assert_eq!(handed_over(&next, ServerId(1), &[(StarId(0), Epoch(9))], &both), (None, true));
+    }
 
     #[test]
     fn who_is_asked_to_leave_and_does_not_lets_its_lease_go() {

@@ -5,7 +5,13 @@ use std::collections::BTreeSet;
 
 use star_core::ids::ServerId;
 
-use super::{leaderships, moves::may_move, named, places, reach::reaches_all_that_stay, wanted_members};
+use super::{
+    leaderships,
+    moves::{is_moving, may_move},
+    named, places,
+    reach::reaches_all_that_stay,
+    wanted_members,
+};
 use crate::view::{ClusterState, Standing};
 
 /// Makes learners of living servers, where a star has fewer members than it should. Where that is only because members
@@ -24,7 +30,7 @@ pub(super) fn add_learners(state: &mut ClusterState, replicas: Option<usize>, al
         }
         let room = match wanted.checked_sub(has) {
             Some(lacking) if lacking > 0 => lacking,
-            _ if may_move(state, star) => 1,
+            _ if may_move(state, star, alive) => 1,
             _ => continue,
         };
         let held = places(state);
@@ -51,7 +57,7 @@ pub(super) fn add_learners(state: &mut ClusterState, replicas: Option<usize>, al
 /// Lets a server that leads few stars lead one of a server that leads at least two more; one move at a time, and only
 /// while nobody is on the way into a view. Stars that wait for their members go on as they are.
 pub(super) fn spread_leaders(state: &mut ClusterState, alive: &BTreeSet<ServerId>) {
-    if state.stars.iter().any(|view| !view.is_settled()) {
+    if state.stars.iter().any(|view| is_moving(view, alive)) {
         return;
     }
     let led = leaderships(state);

@@ -14,9 +14,15 @@ use crate::view::{ClusterState, Standing, View};
 /// In how many stars somebody may be on the way in or out before one more begins without need.
 pub(super) const MOVING_STARS_MAX: usize = 2;
 
+/// Whether somebody is on the way in or out of a view and can get there. Where nobody lives who has the objects all wait,
+/// maybe for good, and the other stars do not wait for that.
+pub(super) fn is_moving(view: &View, alive: &BTreeSet<ServerId>) -> bool {
+    !view.is_settled() && view.holders().any(|id| alive.contains(&id))
+}
+
 /// Whether a star may begin to change its members, or go on with it, without need.
-pub(super) fn may_move(state: &ClusterState, star: usize) -> bool {
-    let moving = state.stars.iter().filter(|view| !view.is_settled()).count();
+pub(super) fn may_move(state: &ClusterState, star: usize, alive: &BTreeSet<ServerId>) -> bool {
+    let moving = state.stars.iter().filter(|view| is_moving(view, alive)).count();
     !state.stars[star].is_settled() || moving < MOVING_STARS_MAX
 }
 
@@ -26,7 +32,7 @@ pub(super) fn let_go(state: &mut ClusterState, replicas: Option<usize>, alive: &
     let wanted = wanted_members(state, replicas, alive);
     for star in 0..state.stars.len() {
         let view = &state.stars[star];
-        if !view.is_settled() || view.members.is_empty() || !may_move(state, star) {
+        if !view.is_settled() || view.members.is_empty() || !may_move(state, star, alive) {
             continue;
         }
         let staying = view.members.iter().filter(|id| alive.contains(id) && state.is_active(**id)).count();
@@ -56,7 +62,7 @@ fn one_too_many(state: &ClusterState, view: &View, led: &BTreeMap<ServerId, usiz
 /// Has a server that is in few views learn one of a server that is in at least two more, which then has one too many.
 /// One move at a time, and only while nobody is on the way.
 pub(super) fn spread_members(state: &mut ClusterState, replicas: Option<usize>, alive: &BTreeSet<ServerId>) {
-    if replicas.is_none() || state.stars.iter().any(|view| !view.is_settled()) {
+    if replicas.is_none() || state.stars.iter().any(|view| is_moving(view, alive)) {
         return;
     }
     let held = places(state);

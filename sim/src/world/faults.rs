@@ -184,8 +184,7 @@ impl<S: Subject> World<S> {
             }
             FaultKind::Stop => {
                 let lasts = lasts(faults.down_max);
-                let can = self.can_lose(first) && self.server(first).stop.is_none();
-                can.then(|| {
+                self.can_stop(first).then(|| {
                     // It hands over first; how long that takes is up to the others.
                     let give_up_at = self.now + self.settings.hand_over_max();
                     self.server(first).stop = Some(Stop { give_up_at, down_for: lasts });
@@ -295,15 +294,28 @@ impl<S: Subject> World<S> {
         runs && (self.settings.loses_copies || self.is_spare(id))
     }
 
+    /// Whether a server may begin to stop. Where no copy may be lost, others must have all that it has that do not stop
+    /// themselves: of servers that all stop, each could hold some star alone in the end. They would come into no view of
+    /// one another's, and none of them could be let go.
+    pub(super) fn can_stop(&self, id: ServerId) -> bool {
+        let one = &self.servers[usize::from(id.0)];
+        let can = self.settings.loses_copies || self.have_all_but(id, |other| other.stop.is_none());
+        one.node.is_some() && one.stop.is_none() && can
+    }
+
     /// Whether every star has another whole copy at a server that runs.
     pub(super) fn is_spare(&self, id: ServerId) -> bool {
+        self.have_all_but(id, |_| true)
+    }
+
+    /// Whether every star has a whole copy at a server other than this that runs and that counts.
+    fn have_all_but(&self, id: ServerId, counts: impl Fn(&Server<S>) -> bool) -> bool {
         let state = self.plane.state();
-        let mut others = self.servers.iter().enumerate().filter(|(at, _)| *at != usize::from(id.0));
-        others.any(|(_, server)| server.node.is_some())
-            && state.stars.iter().all(|view| {
-                let mut others = self.servers.iter().enumerate().filter(|(at, _)| *at != usize::from(id.0));
-                view.founded.0 == 0 || others.any(|(at, server)| server.is_copy(at, state, view))
-            })
+        let is_other = |(at, server): &(usize, &Server<S>)| *at != usize::from(id.0) && counts(server);
+        let others = || self.servers.iter().enumerate().filter(is_other);
+        let has_copy = |view| others().any(|(at, server)| server.is_copy(at, state, view));
+        others().any(|(_, server)| server.node.is_some())
+            && state.stars.iter().all(|view| view.founded.0 == 0 || has_copy(view))
     }
 
     /// A server that was to stop has handed over, or has tried for long enough. False if it must go on until somebody else

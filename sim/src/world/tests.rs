@@ -14,6 +14,7 @@ use star_core::{
 use super::{
     Settings, Trace, World,
     client::Client,
+    server::Stop,
     workload::{Asked, Part},
 };
 use crate::{
@@ -132,5 +133,23 @@ fn clean_reads_go_on_at_every_member_during_a_takeover() {
             line.contains("Error") && readers.iter().any(|reader| line.contains(&format!("client {reader} <- ")))
         };
         assert_eq!(text.lines().find(refused), None, "seed {seed}");
+    }
+}
+
+#[test]
+fn servers_that_could_take_the_last_copies_along_do_not_stop_at_the_same_time() {
+    for seed in 0..5 {
+        let mut world = quiet_world(seed, &Lines::default());
+        let all: Vec<ServerId> = (0..world.settings.servers).map(ServerId).collect();
+        let (last, others) = all.split_last().expect("there are servers");
+        for id in others {
+            assert!(world.can_stop(*id), "seed {seed}: others go on");
+            let give_up_at = world.now + world.settings.hand_over_max();
+            world.server(*id).stop = Some(Stop { give_up_at, down_for: 1 });
+            assert!(!world.can_stop(*id), "seed {seed}: it stops already");
+        }
+        assert!(world.can_lose(*last), "seed {seed}: those that stop have copies still");
+        assert!(!world.can_stop(*last), "seed {seed}: nobody would stay");
+        world.come_to_rest(0).expect("they stop and come back");
     }
 }
