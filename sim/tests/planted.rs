@@ -8,7 +8,7 @@ use star_sim::{
 };
 
 /// A bug, where it shows, the words of a check that finds it, and how many seeds are enough.
-const STATED: [(Bug, Mode, &str, u64); 35] = [
+const STATED: [(Bug, Mode, &str, u64); 40] = [
     (Bug::Star(Star::AckBeforeDirty), Mode::Turnover, "not noted as dirty", 5),
     (Bug::Star(Star::DirtyReadAtOnce), Mode::Turnover, "not linearizable", 10),
     (Bug::Star(Star::VersionReused), Mode::Turnover, "version monotone", 5),
@@ -44,6 +44,11 @@ const STATED: [(Bug, Mode, &str, u64); 35] = [
     (Bug::Control(Control::LeaseBeforeViews), Mode::Churn, "committed on all members", 60),
     (Bug::Control(Control::LeaverTakenOut), Mode::Churn, "committed on all members", 100),
     (Bug::Control(Control::OldStateFollowed), Mode::Loss, "lease exclusion", 10),
+    (Bug::Star(Star::ReadyNotedLate), Mode::Loss, "committed on all members", 100),
+    (Bug::Star(Star::EpochNotedLate), Mode::Loss, "committed on all members", 400),
+    (Bug::Star(Star::WholeIgnored), Mode::Loss, "agreement", 20),
+    (Bug::Star(Star::ResumedSessionsNew), Mode::Loss, "exactly once", 60),
+    (Bug::Control(Control::ClaimKept), Mode::Loss, "no progress", 40),
 ];
 
 #[test]

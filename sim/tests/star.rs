@@ -27,9 +27,12 @@ fn run_all(campaign: Campaign, seeds: std::ops::Range<u64>) -> Summary {
             FaultKind::ControlCutOff | FaultKind::LongPause | FaultKind::Crash | FaultKind::Stop => {
                 matches!(campaign.mode, Mode::Churn | Mode::Loss)
             }
-            FaultKind::LastCopyLost | FaultKind::PlaneOlder | FaultKind::PlaneEmpty | FaultKind::StartAnew => {
-                campaign.mode == Mode::Loss
-            }
+            FaultKind::LastCopyLost
+            | FaultKind::PlaneOlder
+            | FaultKind::PlaneEmpty
+            | FaultKind::StartAnew
+            | FaultKind::FullStop
+            | FaultKind::FullCrash => campaign.mode == Mode::Loss,
             _ => true,
         };
         assert_eq!(count > 50, wanted, "{count} times {kind:?}");
@@ -59,7 +62,7 @@ fn servers_crash_stop_sleep_and_come_back() {
 #[test]
 fn stars_lose_their_last_copies_and_the_control_plane_its_memory() {
     let total = run_all(Campaign { mode: Mode::Loss, ..Campaign::default() }, 0..600);
-    assert!(total.faults > 2_000 && total.founded_again > 400, "{total:?}");
+    assert!(total.faults > 2_000 && total.founded_again > 400 && total.resumed > 1_000, "{total:?}");
 }
 
 #[test]

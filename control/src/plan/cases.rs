@@ -330,7 +330,7 @@ fn the_table_in_the_document_is_what_the_planner_does() {
         }
         state.stars[0] = view_of(view);
         let planned = plan(&state, &wanted(1, replicas.parse().ok()), &alive);
-        let found = planned.map(|state| View { epoch: Epoch(7), ..state.stars[0].clone() });
+        let found = planned.map(|state| View { epoch: Epoch(7), past: Vec::new(), ..state.stars[0].clone() });
         let expected = (next != "stays").then(|| view_of(next));
         assert_eq!(found, expected, "{line}");
         rows += 1;

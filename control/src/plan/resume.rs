@@ -38,6 +38,9 @@ pub fn chronicled(before: &ClusterState, mut after: ClusterState) -> ClusterStat
             view.past = old.past.iter().cloned().chain([over]).collect();
             let surplus = view.past.len().saturating_sub(PAST_MAX);
             view.past.drain(..surplus);
+        } else if let Some(began) = began(view).filter(|began| *began < view.epoch) {
+            // More than one step in one write: nobody ever acted in the epochs between.
+            view.past.push(Past { epoch: began, members: Vec::new() });
         }
     }
     let ClusterState { servers, stars, .. } = &mut after;
@@ -47,6 +50,12 @@ pub fn chronicled(before: &ClusterState, mut after: ClusterState) -> ClusterStat
         server.claims.retain(|claim| !is_in(claim.star));
     }
     after
+}
+
+/// The first epoch of what a star has been since it was founded or went on with a store.
+fn began(view: &View) -> Option<Epoch> {
+    let founded = Some(view.founded).filter(|founded| *founded > Epoch(0));
+    view.resumed.map(|resumed| resumed.epoch).or(founded)
 }
 
 /// Lets stars of which no holder is alive go on with what a store holds, where that is certainly all. `before`: the views

@@ -1,9 +1,9 @@
 //! The planner over every small case.
 
-use star_core::ids::Incarnation;
+use star_core::ids::{Incarnation, Seq};
 
 use super::*;
-use crate::view::ServerRecord;
+use crate::view::{Claim, Past, ServerRecord, Standing};
 
 fn record(name: &str, incarnation: u64) -> ServerRecord {
     ServerRecord {
@@ -233,4 +233,146 @@ fn only_the_lease_of_the_latest_life_makes_a_server_alive() {
     let lease = |name: &str, holder| Lease { name: name.into(), holder: Incarnation(holder), remaining };
     let leases = [lease("s0", 1), lease("s1", 9), lease("stranger", 1)];
     assert_eq!(alive(&state, &leases), ids([0]));
+}
+
+/// What a store holds of star 0: its epoch, base, ready and committed.
+fn claim([epoch, base, ready, committed]: [u64; 4]) -> Claim {
+    let (founded, life) = (Epoch(1), Incarnation(1));
+    let (base, ready, committed) = (Seq(base), Seq(ready), Seq(committed));
+    Claim { founded, life, epoch: Epoch(epoch), base, ready, committed, whole: true, ..Claim::default() }
+}
+
+/// A cluster of three servers, all of which have ended, whose star 0 is in epoch 5, and was in 4 with the same members; of
+/// these stores is known.
+fn ended(known: &[(u16, [u64; 4])]) -> ClusterState {
+    let mut state = cluster(3, 1);
+    let members = vec![ServerId(0), ServerId(1), ServerId(2)];
+    let past = vec![Past { epoch: Epoch(4), members: members.clone() }];
+    let (epoch, founded, leader) = (Epoch(5), Epoch(1), ServerId(0));
+    state.stars[0] = View { star: StarId(0), epoch, founded, members, leader, past, ..View::default() };
+    for (id, numbers) in known {
+        state.servers[usize::from(*id)].claims = vec![claim(*numbers)];
+    }
+    state
+}
+
+/// The servers whose stores certainly hold everything.
+fn certain(known: &[(u16, [u64; 4])]) -> Vec<u16> {
+    let state = ended(known);
+    resume::proven(&state, &state.stars[0]).into_iter().map(|(id, _)| id.0).collect()
+}
+
+#[test]
+fn a_store_goes_on_only_where_it_certainly_holds_everything() {
+    const NOBODY: [u16; 0] = [];
+    // One that has applied all that it ever acked, in the latest epoch: nobody can have been told of more.
+    assert_eq!(certain(&[(1, [5, 10, 20, 20])]), [1]);
+    assert_eq!(certain(&[(1, [5, 10, 21, 20])]), NOBODY, "another may have applied what it acked");
+    assert_eq!(certain(&[(1, [5, 21, 20, 20])]), NOBODY, "the base is not there yet");
+    // Two: what the one never acked was not committed.
+    assert_eq!(certain(&[(1, [5, 10, 20, 20]), (2, [5, 10, 25, 19])]), [1]);
+    assert_eq!(certain(&[(1, [5, 10, 24, 20]), (2, [5, 10, 25, 21])]), NOBODY);
+    // All: who told anybody had noted that it is committed.
+    assert_eq!(certain(&[(0, [5, 10, 22, 18]), (1, [5, 10, 24, 20]), (2, [5, 10, 25, 21])]), [2]);
+    // In an epoch that a member had not taken over nothing was committed.
+    assert_eq!(certain(&[(1, [4, 10, 20, 20])]), [1], "so epoch 5 is void");
+    assert_eq!(certain(&[(1, [4, 10, 20, 19]), (2, [5, 20, 20, 20])]), [2], "all before 5 is at its base");
+    assert_eq!(certain(&[(1, [3, 10, 20, 20])]), NOBODY, "it is not known who was in epoch 3");
+    assert_eq!(certain(&[]), NOBODY);
+    // All have noted epoch 4, and some 5, whose base nobody has committed: what was told in 4 counts.
+    let cut = [(0, [4, 10, 22, 20]), (1, [5, 22, 22, 19]), (2, [5, 22, 22, 19])];
+    assert_eq!(certain(&cut), [0]);
+    assert_eq!(certain(&cut[1..]), NOBODY);
+}
+
+#[test]
+fn what_a_store_must_be_to_be_gone_on_with() {
+    let wanted = PlanConfig { stars: 1, initial_servers: usize::MAX, replicas: None, follow_alive: true };
+    let goes_on = |alive: &[u16], change: &dyn Fn(&mut ClusterState)| {
+        let mut state = ended(&[(1, [5, 10, 20, 20])]);
+        let mut out = state.clone();
+        out.stars[0].members.clear();
+        out.stars[0].epoch = Epoch(6);
+        state = chronicled(&state, out);
+        change(&mut state);
+        let next = plan(&state, &wanted, &ids(alive.iter().copied()))?;
+        next.check().expect("a sound state");
+        let view = &next.stars[0];
+        assert_eq!((view.founded, view.past.first().map(|past| past.epoch)), (Epoch(1), began(view)));
+        assert!(next.servers[usize::from(view.leader.0)].claims.is_empty(), "its store changes from now on");
+        view.resumed.map(|resumed| (view.members.clone(), resumed.seq))
+    };
+    let began_with = Some((vec![ServerId(1)], Seq(20)));
+    let of = |change: fn(&mut Claim)| move |state: &mut ClusterState| change(&mut state.servers[1].claims[0]);
+    assert_eq!(goes_on(&[1], &|_| ()), began_with.clone());
+    assert_eq!(goes_on(&[1, 2], &|_| ()), began_with, "who lives besides learns");
+    assert_eq!(goes_on(&[2], &|_| ()), None, "its server is away");
+    assert_eq!(goes_on(&[1], &of(|claim| claim.whole = false)), None, "it was being filled, or is damaged");
+    assert_eq!(goes_on(&[1], &of(|claim| claim.founded = Epoch(2))), None, "of another foundation");
+    assert_eq!(goes_on(&[1], &of(|claim| claim.epoch = Epoch(7))), None, "the control plane has forgotten views");
+}
+
+/// Where what is remembered of a star that went on with a store begins, if that was not in the latest epoch.
+fn began(view: &View) -> Option<Epoch> {
+    view.resumed.map(|resumed| resumed.epoch).filter(|began| *began < view.epoch)
+}
+
+#[test]
+fn a_claim_counts_if_the_life_before_left_the_store() {
+    let mut state = ended(&[]);
+    let mark = star_core::note::cluster_mark(&state.cluster);
+    let with = |incarnation, claim: Claim| ServerRecord { claims: vec![claim], ..record("s1", incarnation) };
+    let ours = Claim { cluster: mark, ..claim([5, 10, 20, 20]) };
+    let entered = |state: &ClusterState, me: &ServerRecord| registered(state, me, &ids([])).0;
+    // Alone it holds everything, so the star goes on with it in the same write.
+    let next = entered(&state, &with(2, ours));
+    assert_eq!((next.stars[0].members.clone(), next.stars[0].epoch), (vec![ServerId(1)], Epoch(6)));
+    let mut all = ended_lives(&state, &next, Some(ServerId(1)));
+    all.sort();
+    assert_eq!(all, ["s0", "s1", "s2"], "nobody may live on who is left out");
+    for (me, why) in [
+        (with(2, Claim { cluster: mark + 1, ..ours }), "of another cluster"),
+        (with(2, Claim { life: Incarnation(7), ..ours }), "of another life than the last"),
+    ] {
+        let next = entered(&state, &me);
+        assert!(next.servers[1].claims.is_empty() && next.stars[0].resumed.is_none(), "{why}");
+    }
+    // A life that found the store and did nothing with it leaves it as it was.
+    let me = with(2, Claim { ready: Seq(21), ..ours });
+    state = entered(&state, &me);
+    assert_eq!((state.servers[1].claims.len(), state.stars[0].members.len()), (1, 2));
+    state = entered(&state, &with(3, me.claims[0]));
+    assert_eq!(state.servers[1].claims.len(), 1);
+    assert!(entered(&state, &with(4, ours)).servers[1].claims.is_empty(), "it is another one");
+    // A living holder goes on, whatever is claimed.
+    let next = registered(&ended(&[]), &with(2, ours), &ids([2])).0;
+    assert_eq!((next.stars[0].resumed, next.stars[0].members.len()), (None, 2));
+}
+
+#[test]
+fn the_last_views_are_remembered_and_no_more() {
+    let mut state = founded(3, 1, None);
+    for turn in 0..20_u64 {
+        let mut next = state.clone();
+        next.stars[0].epoch = next.stars[0].epoch.next();
+        state = chronicled(&state, next);
+        let past = &state.stars[0].past;
+        assert_eq!(past.len(), 8.min(turn as usize + 1));
+        assert!(past.windows(2).all(|two| two[0].epoch.next() == two[1].epoch), "{past:?}");
+        assert_eq!(past.last().map(|past| past.epoch.next()), Some(state.stars[0].epoch));
+    }
+}
+
+#[test]
+fn a_server_that_ended_for_good_can_be_given_up_with_what_it_has() {
+    let state = ended(&[(1, [5, 10, 24, 20])]);
+    assert_eq!(awaited(&state, 0, &ids([])).len(), 3);
+    assert!(removed(&state, ServerId(0), false).is_err());
+    let mut state = state;
+    for id in [0, 2] {
+        state = removed(&state, ServerId(id), true).expect("it may").expect("a change");
+        state.check().expect("a sound state");
+    }
+    assert!(state.server(ServerId(0)).is_some_and(|one| one.standing == Standing::Removed));
+    assert_eq!(awaited(&state, 0, &ids([])), ids([1]));
 }

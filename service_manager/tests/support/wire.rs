@@ -24,6 +24,12 @@ impl Wire {
         self.ask_bytes(message.to_string().as_bytes())
     }
 
+    /// Sends a message and returns the answer; nothing if the server ends.
+    pub(crate) fn try_ask(&mut self, message: &Value) -> Option<Value> {
+        self.0.write_all(&framed(message.to_string().as_bytes())).ok()?;
+        self.answer().ok()
+    }
+
     /// Sends the text of a message, whatever it is, and returns the answer.
     pub(crate) fn ask_bytes(&mut self, text: &[u8]) -> Value {
         self.0.write_all(&framed(text)).expect("the server reads");
