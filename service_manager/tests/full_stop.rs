@@ -15,6 +15,11 @@ use support::{Place, eventually, files, kill, wire::Wire};
 /// Keys of each writer.
 const KEYS: u64 = 40;
 
+#[allow(clippy::disallowed_methods, reason = "a test lets other processes work")]
+fn pause_for(time: Duration) {
+    thread::sleep(time);
+}
+
 /// What a writer was told of a key: the version and value that were confirmed last, and what may have been done since.
 #[derive(Clone, Debug, Default)]
 struct Told {
@@ -97,7 +102,7 @@ fn write_while(place: &Place, end: impl FnOnce()) -> Vec<Book> {
                 scope.spawn(move || write(&addr, &name, stop))
             })
             .collect();
-        thread::sleep(Duration::from_millis(1500));
+        pause_for(Duration::from_millis(1500));
         end();
         stop.store(true, Ordering::Relaxed);
         writers.into_iter().map(|writer| writer.join().expect("it does not panic")).collect()
@@ -131,7 +136,7 @@ fn stopped_in_order(place: &Place, start: &[&str]) {
                 scope.spawn(move || write(&addr, &name, stop))
             })
             .collect();
-        thread::sleep(Duration::from_millis(700));
+        pause_for(Duration::from_millis(700));
         stop.store(true, Ordering::Relaxed);
         writers.into_iter().map(|writer| writer.join().expect("it does not panic")).collect::<Vec<_>>()
     });
@@ -175,7 +180,7 @@ fn killed(place: &Place, start: &[&str], pause: Duration) {
         let books = write_while(place, || {
             for pid in &pids {
                 kill("-KILL", *pid);
-                thread::sleep(pause);
+                pause_for(pause);
             }
         });
         eventually("all have ended", || {

@@ -55,8 +55,8 @@ impl<P: ControlPlane> Agent<P> {
         let leases = self.in_time(self.plane.leases()).await?;
         let Some((revision, state)) = self.knowledge.state() else { return Ok(()) };
         let (me, alive) = (self.me.id, alive(&state, &leases));
-        if let Some(news) = awaiting.look(self.clock.now(), self.config.lease.ttl, &state, &alive) {
-            self.knowledge.send(ControlEvent::Awaited(news));
+        if awaiting.look(self.clock.now(), self.config.lease.ttl, &state, &alive) {
+            self.knowledge.send(ControlEvent::Awaited(awaiting.told.clone()));
         }
         let own_step = advanced(&state, me, &self.word.ready.borrow(), &alive);
         let next = own_step
@@ -148,18 +148,13 @@ impl<P: ControlPlane> Agent<P> {
 #[derive(Debug, Default)]
 struct Awaiting {
     since: BTreeMap<StarId, Time>,
+    /// A sentence for people; nothing if no star waits for anybody.
     told: Option<String>,
 }
 
 impl Awaiting {
-    /// What people are to be told now, if that is news: a sentence, or nothing any more.
-    fn look(
-        &mut self,
-        now: Time,
-        ttl: Duration,
-        state: &ClusterState,
-        alive: &BTreeSet<ServerId>,
-    ) -> Option<Option<String>> {
+    /// Looks again; true if what people are to be told is another thing now.
+    fn look(&mut self, now: Time, ttl: Duration, state: &ClusterState, alive: &BTreeSet<ServerId>) -> bool {
         let waits: BTreeMap<StarId, BTreeSet<ServerId>> =
             (0..state.stars.len()).map(|star| (state.stars[star].star, awaited(state, star, alive))).collect();
         let waits = waits.into_iter().filter(|(_, whom)| !whom.is_empty());
@@ -177,10 +172,9 @@ impl Awaiting {
                 stars.join(" ")
             )
         });
-        (self.told != text).then(|| {
-            self.told.clone_from(&text);
-            text
-        })
+        let is_news = self.told != text;
+        self.told = text;
+        is_news
     }
 }
 

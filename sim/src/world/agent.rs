@@ -450,16 +450,6 @@ impl<S: Subject> World<S> {
         }
     }
 
-    /// Whether a server that is about to end has taken over the latest views of the stars that nobody takes over from it, so
-    /// that its store says so.
-    fn has_noted(&self, id: ServerId, state: &ClusterState) -> bool {
-        let Some(node) = &self.servers[usize::from(id.0)].node else { return true };
-        state.stars.iter().filter(|view| view.holders().any(|holder| holder == id)).all(|view| {
-            let glance = node.glance(view.star);
-            glance.epoch == view.epoch && glance.installed && glance.committed == glance.ready
-        })
-    }
-
     /// The planted bug: what a store held when a life began is believed for as long as that lasts.
     fn with_claims_kept(&self, before: &ClusterState, mut after: ClusterState) -> ClusterState {
         if self.settings.control_bug == Some(ControlBug::ClaimKept) {

@@ -1,6 +1,6 @@
 //! What is lost for good: the last copy of a star, and the control plane's memory.
 
-use star_control::Revision;
+use star_control::{ClusterState, Revision};
 use star_core::ids::ServerId;
 
 use super::{
@@ -110,5 +110,15 @@ impl<S: Subject> World<S> {
         self.plane.start_anew(self.servers.iter().map(Server::next_life));
         self.foundations.start_anew(self.plane.state());
         self.checks = Checks::new(self.settings.stars);
+    }
+
+    /// Whether a server that is about to end has taken over the latest views of the stars that nobody takes over from it, so
+    /// that its store says so.
+    pub(super) fn has_noted(&self, id: ServerId, state: &ClusterState) -> bool {
+        let Some(node) = &self.servers[usize::from(id.0)].node else { return true };
+        state.stars.iter().filter(|view| view.holders().any(|holder| holder == id)).all(|view| {
+            let glance = node.glance(view.star);
+            glance.epoch == view.epoch && glance.installed && glance.committed == glance.ready
+        })
     }
 }

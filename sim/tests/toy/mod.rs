@@ -287,6 +287,7 @@ impl Subject for Toy {
         Glance {
             epoch,
             founded: Epoch(0),
+            resumed: Epoch(0),
             installed: true,
             serving: true,
             members: [self.me].into_iter().collect(),
