@@ -85,9 +85,9 @@ impl Block {
     }
 
     #[inline]
-    pub(crate) fn has_key(self, memory: &Memory, key: &Key) -> bool {
+    pub(crate) fn has_key(self, memory: &Memory, key: &str) -> bool {
         usize::from(self.shape.key_bytes) == key.len()
-            && memory.equals((self.at + HEAD_BYTES) / WORD, key.as_str().as_bytes())
+            && memory.equals((self.at + HEAD_BYTES) / WORD, key.as_bytes())
     }
 
     /// None for a number that this program does not know.

@@ -6,7 +6,9 @@
 
 use std::{
     fs::File,
-    io, slice,
+    io,
+    ptr::NonNull,
+    slice,
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -33,6 +35,11 @@ impl Memory {
     /// Maps `bytes` bytes from `offset` on, for reading and writing; word numbers count from there.
     pub(crate) fn writable_part(file: &File, offset: usize, bytes: usize) -> io::Result<Self> {
         Ok(Self { map: Mapping::new(file, offset, bytes, true)?, writable: true })
+    }
+
+    /// Memory without a word, whose address may still be one that words are aligned to.
+    pub(crate) fn none() -> Self {
+        Self { map: Mapping::none(), writable: false }
     }
 
     /// Asks for huge pages; see [`Mapping::make_huge`].
@@ -90,6 +97,12 @@ impl Memory {
     pub(crate) fn claim(&self, at_word: usize, value: u64) -> bool {
         debug_assert!(self.writable, "a reader writes its pins only");
         self.words()[at_word].compare_exchange(0, value, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// A word that is used by itself, for as long as the mapping is there.
+    #[inline]
+    pub(crate) fn word(&self, at_word: usize) -> NonNull<AtomicU64> {
+        NonNull::from(&self.words()[at_word])
     }
 
     /// Makes a word at least `value`.
@@ -186,6 +199,14 @@ impl Memory {
         assert!(offset.checked_add(bytes).is_some_and(|end| end <= self.map.bytes()), "an object lies in the file");
         // SAFETY: in the mapping, as just checked; bytes of any content are valid; no writer, by the caller's promise.
         unsafe { slice::from_raw_parts(self.map.address().add(offset), bytes) }
+    }
+
+    /// Where these bytes lie, for whoever makes sure by other means that they are there and nobody writes them.
+    #[inline]
+    pub(crate) fn address_of(&self, offset: usize, bytes: usize) -> NonNull<[u8]> {
+        assert!(offset.checked_add(bytes).is_some_and(|end| end <= self.map.bytes()), "an object lies in the file");
+        // SAFETY: within the mapping, as just checked.
+        NonNull::slice_from_raw_parts(unsafe { self.map.start().add(offset) }, bytes)
     }
 
     /// The bytes in place, to be written.

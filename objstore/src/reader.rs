@@ -5,10 +5,9 @@ use std::{
     hint,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
-use star_core::{Incarnation, Key, Time, Version, store::Encoding};
+use star_core::{Incarnation, Key, KeyRef, Time, Version, store::Encoding};
 
 use crate::{
     block::Block,
@@ -76,6 +75,8 @@ pub enum Reason {
 pub(crate) enum Step {
     /// The lease was read; nothing of the key was.
     Permitted,
+    /// The bucket that the key should be in is known; nothing of it was read.
+    Aimed,
     /// The key's block was found; its value was not read.
     Found,
     /// The value was copied or pinned, but the key's bucket was not looked at again.
@@ -119,6 +120,7 @@ pub struct Reader {
 impl Reader {
     /// Maps a server's file. Whether it can answer is a matter of each read.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        reference::let_go();
         let path = path.as_ref();
         let file = File::open(path).map_err(failed("open", path))?;
         let geometry = file::inspect(&file, path)?;
@@ -138,8 +140,8 @@ impl Reader {
     ///
     /// The answer is linearizable among all reads and writes of the cluster.
     #[inline]
-    pub fn get(&self, key: &Key, buffer: &mut Vec<u8>) -> Answer {
-        self.copy(key, buffer, &mut Live(&self.clock))
+    pub fn get<'k>(&self, key: impl Into<KeyRef<'k>>, buffer: &mut Vec<u8>) -> Answer {
+        self.copy(key.into(), buffer, &mut Live(&self.clock))
     }
 
     /// Reads many keys, each as [`Self::get`] does, and calls `each` with the key's place, its answer and its bytes, in
@@ -165,15 +167,14 @@ impl Reader {
 
     /// The latest object of a key, in place: nothing is copied, whatever its size. As linearizable as [`Self::get`].
     #[inline]
-    pub fn get_ref(self: &Arc<Self>, key: &Key) -> Result<Option<Ref>, Reason> {
-        let found = self.pin(key, &mut Live(&self.clock))?;
-        Ok(found.map(|Pinned { pin, value, what }| Ref::new(Arc::clone(self), value, what, pin.keep())))
+    pub fn get_ref<'k>(&self, key: impl Into<KeyRef<'k>>) -> Result<Option<Ref>, Reason> {
+        Ok(self.pin(key.into(), &mut Live(&self.clock))?.map(|found| Ref::new(self, found)))
     }
 
     /// Whether a key has an object, or why the server must be asked; as linearizable as [`Self::get`].
     #[inline]
-    pub fn contains(&self, key: &Key) -> Result<bool, Reason> {
-        Ok(self.read(key, &mut Live(&self.clock), |_| Some(Ok(())))?.is_some())
+    pub fn contains<'k>(&self, key: impl Into<KeyRef<'k>>) -> Result<bool, Reason> {
+        Ok(self.read(key.into(), &mut Live(&self.clock), |_| Some(Ok(())))?.is_some())
     }
 
     /// Stars of the cluster.
@@ -197,7 +198,7 @@ impl Reader {
     }
 
     #[inline]
-    pub(crate) fn copy<S: Surroundings>(&self, key: &Key, buffer: &mut Vec<u8>, surroundings: &mut S) -> Answer {
+    pub(crate) fn copy<S: Surroundings>(&self, key: KeyRef<'_>, buffer: &mut Vec<u8>, surroundings: &mut S) -> Answer {
         let found = self.read(key, surroundings, |block| {
             // Where the value begins was in the block's first line; the others were asked for together with it.
             let copied = self.memory.copy(block.value_at() / WORD, block.shape.value_bytes(), buffer);
@@ -212,7 +213,11 @@ impl Reader {
     }
 
     #[inline]
-    pub(crate) fn pin<S: Surroundings>(&self, key: &Key, surroundings: &mut S) -> Result<Option<Pinned<'_>>, Reason> {
+    pub(crate) fn pin<S: Surroundings>(
+        &self,
+        key: KeyRef<'_>,
+        surroundings: &mut S,
+    ) -> Result<Option<Pinned<'_>>, Reason> {
         let Some(holder) = &self.holder else { return Err(Reason::NoPin) };
         self.read(key, surroundings, |block| {
             let Some(pin) = holder.pin(block.at) else { return Some(Err(Reason::NoPin)) };
@@ -226,7 +231,7 @@ impl Reader {
     #[inline]
     fn read<T, S: Surroundings>(
         &self,
-        key: &Key,
+        key: KeyRef<'_>,
         surroundings: &mut S,
         mut take: impl FnMut(Block) -> Option<Result<T, Reason>>,
     ) -> Result<Option<T>, Reason> {
@@ -244,7 +249,7 @@ impl Reader {
     #[inline]
     fn look<T, S: Surroundings>(
         &self,
-        key: &Key,
+        key: KeyRef<'_>,
         surroundings: &mut S,
         take: &mut impl FnMut(Block) -> Option<Result<T, Reason>>,
     ) -> Option<Result<Option<T>, Reason>> {
@@ -255,12 +260,14 @@ impl Reader {
         };
         surroundings.at(Step::Permitted);
 
-        let ticket = self.table.begin(&self.memory, key.hash())?;
+        let aim = self.table.aim(&self.memory, key.hash());
+        surroundings.at(Step::Aimed);
+        let ticket = Table::begin(&self.memory, aim.home)?;
         let mut found = None;
-        let slot = self.table.find(&self.memory, key.hash(), |slot| {
+        let slot = self.table.find_in(&self.memory, aim.home, key.hash(), |slot| {
             self.memory.prefetch(slot.block_at(), SMALL_READ_BYTES);
             found = Block::read(&self.memory, &self.geometry, slot.block_at())
-                .filter(|block| block.has_key(&self.memory, key));
+                .filter(|block| block.has_key(&self.memory, key.as_str()));
             found.is_some()
         });
         surroundings.at(Step::Found);
@@ -274,6 +281,7 @@ impl Reader {
                 Ok(taken) => Some(taken),
                 Err(reason) => return Some(Err(reason)),
             },
+            _ if !Table::is_home(&self.memory, aim) => return None,
             _ => None,
         };
         surroundings.at(Step::Taken);

@@ -15,6 +15,8 @@ pub(crate) trait Words {
     fn load_row<const N: usize>(&self, at_word: usize) -> [u64; N] {
         std::array::from_fn(|i| self.load(at_word + i, Ordering::Relaxed))
     }
+    /// Asks for what lies at this byte, to be looked at soon.
+    fn prefetch(&self, _at: usize) {}
     fn store(&self, at_word: usize, value: u64, order: Ordering);
     /// Puts `value` in place of a zero; false, and nothing done, if there was something else. Orders nothing.
     fn claim(&self, at_word: usize, value: u64) -> bool;
@@ -36,6 +38,11 @@ impl Words for Memory {
     #[inline]
     fn load_row<const N: usize>(&self, at_word: usize) -> [u64; N] {
         Memory::load_row(self, at_word)
+    }
+
+    #[inline]
+    fn prefetch(&self, at: usize) {
+        Memory::prefetch(self, at, 1);
     }
 
     #[inline]

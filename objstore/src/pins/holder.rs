@@ -4,10 +4,11 @@ use std::{
     cell::Cell,
     fs::{File, OpenOptions},
     path::Path,
+    ptr::NonNull,
     sync::{
         Mutex,
         atomic::{
-            AtomicU16, AtomicUsize,
+            AtomicU16, AtomicU64, AtomicUsize,
             Ordering::{Acquire, Relaxed, Release},
         },
     },
@@ -72,10 +73,10 @@ impl Holder {
         }
     }
 
-    /// Ends a pin whose guard was let go with [`Pin::keep`].
-    #[inline]
-    pub(crate) fn unpin(&self, at_word: usize) {
-        PinTable::unpin(&self.memory, at_word);
+    /// Whether a pin of this reader stands. Nobody may be about to pin more.
+    pub(crate) fn has_pins(&self) -> bool {
+        let claimed = &self.records[..self.claimed.load(Acquire)];
+        claimed.iter().any(|record| self.table.has_pins(&self.memory, usize::from(record.load(Relaxed))))
     }
 
     /// Claims one more record than `known`, if nobody else did; false if there is none.
@@ -129,18 +130,19 @@ pub(crate) struct Pin<'a> {
 }
 
 impl Pin<'_> {
-    /// Leaves the pin standing, for [`Holder::unpin`].
-    pub(crate) fn keep(self) -> usize {
-        let at_word = self.at_word;
+    /// Leaves the pin standing until a zero is stored in its word, with Release.
+    #[inline]
+    pub(crate) fn keep(self) -> NonNull<AtomicU64> {
+        let word = self.holder.memory.word(self.at_word);
         std::mem::forget(self);
-        at_word
+        word
     }
 }
 
 impl Drop for Pin<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.holder.unpin(self.at_word);
+        PinTable::unpin(&self.holder.memory, self.at_word);
     }
 }
 

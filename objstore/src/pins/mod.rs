@@ -118,6 +118,11 @@ impl PinTable {
         memory.store(at_word, 0, Release);
     }
 
+    /// Whether there is a pin in a record. Acquire: who finds that there is none knows that their readers are done.
+    fn has_pins(self, memory: &impl Words, record: usize) -> bool {
+        (0..SLOTS).any(|slot| memory.load(self.slot(record, slot), Acquire) != 0)
+    }
+
     /// Whether a pin names this block, which the caller has taken out of its bucket.
     pub(crate) fn is_pinned(self, memory: &impl Words, block_at: usize) -> bool {
         let mut found = false;

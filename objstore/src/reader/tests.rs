@@ -1,5 +1,7 @@
 //! What may happen between the steps of a read. Each test fails when the steps are put in another order.
 
+use std::sync::Arc;
+
 use star_core::{config::GroupAccess, store::Store};
 
 use super::*;
@@ -57,12 +59,21 @@ impl Scene {
     }
 
     fn set(&mut self, value: &str) {
-        let (key, version) = (Key::new(KEY), Version(self.next_version));
+        self.set_key(&Key::new(KEY), value);
+    }
+
+    fn set_key(&mut self, key: &Key, value: &str) {
+        let version = Version(self.next_version);
         self.next_version += 1;
-        let place = self.store().place(&key, Encoding::Raw, value.len()).unwrap();
+        let place = self.store().place(key, Encoding::Raw, value.len()).unwrap();
         self.store().fill(place, 0, value.as_bytes());
-        self.store().mark_dirty(&key).unwrap();
-        self.store().publish(&key, place, version, false);
+        self.store().mark_dirty(key).unwrap();
+        self.store().publish(key, place, version, false);
+    }
+
+    /// Other keys, so that there are several buckets.
+    fn crowd(&mut self) {
+        (0..30).for_each(|number| self.set_key(&Key::new(format!("crowd-{number}")), "value"));
     }
 
     fn restart(&mut self) {
@@ -75,7 +86,7 @@ impl Scene {
         let reader = Reader::open(self.options().path).unwrap();
         let mut buffer = Vec::new();
         let mut scripted = Scripted { scene: self, script, seen: Vec::new() };
-        let answer = reader.copy(&Key::new(KEY), &mut buffer, &mut scripted);
+        let answer = reader.copy(KeyRef::new(KEY), &mut buffer, &mut scripted);
         (answer, String::from_utf8(buffer).unwrap())
     }
 
@@ -102,7 +113,7 @@ impl Scene {
             }
         };
         let mut scripted = Scripted { scene: self, script, seen: Vec::new() };
-        let pinned = reader.pin(&Key::new(KEY), &mut scripted)?;
+        let pinned = reader.pin(KeyRef::new(KEY), &mut scripted)?;
         Ok(pinned.map(|Pinned { value: (at, bytes), .. }| {
             let mut copy = Vec::new();
             assert!(reader.memory.copy(at / WORD, bytes, &mut copy));
@@ -294,7 +305,7 @@ fn a_writer_that_stopped_in_a_change_is_not_waited_for() {
     let reader = Reader::open(scene.options().path).unwrap();
     let file = File::options().read(true).write(true).open(scene.options().path).unwrap();
     let memory = Memory::writable(&file, reader.geometry.file_bytes).unwrap();
-    let bucket = Table::at_word(reader.table.home(Key::new(KEY).hash()));
+    let bucket = Table::at_word(reader.table.home(&reader.memory, Key::new(KEY).hash()));
     memory.store(
         bucket,
         memory.load(bucket, std::sync::atomic::Ordering::Relaxed) + 1,
@@ -339,6 +350,26 @@ fn an_object_that_is_replaced_while_it_is_pinned_is_looked_for_again() {
         scene.store().release_pinned();
         assert_eq!(scene.store().pinned().objects, 0, "{step:?}: the pin of a look that came to nothing is gone");
     }
+}
+
+/// What is held in place outlives the reader that it was read with, and the store knows of it as before.
+#[test]
+fn an_object_in_place_needs_no_reader() {
+    let mut scene = Scene::forever();
+    scene.set("old");
+    let reader = scene.reader();
+    let old = reader.get_ref(&Key::new(KEY)).unwrap().unwrap();
+    drop(reader);
+    (0..1000).for_each(|i| scene.set(["odd", "eve"][i % 2]));
+    scene.store().release_pinned();
+    assert_eq!((&*old, scene.store().pinned().objects), (&b"old"[..], 1));
+    assert!(reference::left() >= 1, "its mapping is kept");
+    drop(old);
+    let pinned = |scene: &mut Scene| {
+        scene.store().release_pinned();
+        scene.store().pinned().objects
+    };
+    assert_eq!(pinned(&mut scene), 0);
 }
 
 #[test]
@@ -479,14 +510,56 @@ fn a_list_tells_what_is_sure_from_what_is_dirty() {
 fn a_bucket_that_changes_while_it_is_listed_is_looked_at_again() {
     let mut scene = Scene::new();
     scene.set("value");
-    let (old, table) = (Key::new(KEY), scene.reader().table);
+    scene.crowd();
+    let (old, reader) = (Key::new(KEY), scene.reader());
     // In a bucket that comes later; its block takes the old one's room, which the reader is about to look at.
-    let later = |key: &Key| table.home(key.hash()) > table.home(old.hash());
+    let home = |key: &Key| reader.table.home(&reader.memory, key.hash());
+    let later = |key: &Key| home(key) > home(&old);
     let new = (0..1000).map(|i| Key::new(format!("b-{i:03}"))).find(later).unwrap();
     let replace = |scene: &mut Scene| {
         scene.store().remove(&old, false);
         let place = scene.store().place(&new, Encoding::Raw, 5).unwrap();
         scene.store().publish(&new, place, Version(9), false);
     };
-    assert_eq!(scene.list_with(Step::Found, replace).unwrap().keys, std::slice::from_ref(&new));
+    let mut keys = scene.list_with(Step::Found, replace).unwrap().keys;
+    keys.retain(|key| !key.as_str().starts_with("crowd"));
+    assert_eq!(keys, std::slice::from_ref(&new));
+}
+
+/// A key that moves to another bucket while it is looked for is there all the same, and one that does not come stays away.
+#[test]
+fn a_bucket_that_is_split_is_looked_for_again() {
+    for other in 0..40 {
+        let mut scene = Scene::new();
+        let key = Key::new(KEY);
+        scene.set("value");
+        (0..other).for_each(|number| scene.set_key(&Key::new(format!("crowd-{number}")), "value"));
+        let home = |scene: &Scene| {
+            let reader = scene.reader();
+            reader.table.home(&reader.memory, key.hash())
+        };
+        let mut moved = false;
+        let read = scene.read_with(Step::Aimed, |scene| {
+            let before = home(scene);
+            for number in other..60 {
+                scene.set_key(&Key::new(format!("crowd-{number}")), "value");
+                moved |= home(scene) != before;
+            }
+        });
+        assert_eq!(read, (found(1), "value".into()), "{other}");
+        assert!(moved || other > 24, "{other}");
+    }
+}
+
+#[test]
+fn a_list_has_what_moves_to_other_buckets_meanwhile() {
+    for step in [Step::Permitted, Step::Found, Step::Checked] {
+        let mut scene = Scene::new();
+        (0..20).for_each(|number| scene.set_key(&Key::new(format!("old-{number:02}")), "value"));
+        let grow =
+            |scene: &mut Scene| (0..40).for_each(|i| scene.set_key(&Key::new(format!("new-{i:02}")), "value"));
+        let mut keys = scene.list_with(step, grow).unwrap().keys;
+        keys.retain(|key| key.as_str().starts_with("old"));
+        assert_eq!(keys, (0..20).map(|number| Key::new(format!("old-{number:02}"))).collect::<Vec<_>>(), "{step:?}");
+    }
 }
