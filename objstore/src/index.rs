@@ -160,7 +160,7 @@ impl Table {
     }
 
     /// The same in the bucket `home`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find_in(
         &self,
         memory: &impl Words,
@@ -168,29 +168,23 @@ impl Table {
         hash: u64,
         mut matches: impl FnMut(Slot) -> bool,
     ) -> Option<(Position, Slot)> {
-        let wanted = u64::from(tag(hash)) << TAG_SHIFT;
         let mut bucket = home;
-        // A reader can be led in circles by a chain that changes under it; no true chain is longer than this.
-        for _ in 0..=self.overflow {
+        let mut left = self.overflow;
+        loop {
             let first = Self::at_word(bucket) + 1;
-            // Where in the bucket a key stands cannot be foreseen: without a branch per slot the processor goes on with
-            // what follows while the bucket is still on its way from memory.
-            let row: [u64; BUCKET_WORDS - 1] = memory.load_row(first);
-            let mut candidates = 0u32;
-            for (i, word) in row[..BUCKET_SLOTS].iter().enumerate() {
-                candidates |= u32::from((word ^ wanted) >> TAG_SHIFT == 0) << i;
-            }
+            let mut candidates = memory.tagged::<BUCKET_SLOTS>(first, tag(hash));
             while candidates != 0 {
-                let at = candidates.trailing_zeros() as usize;
-                let slot = Slot(row[at]);
+                let at_word = first + candidates.trailing_zeros() as usize / 4;
+                let slot = Slot(memory.load(at_word, Relaxed));
                 if slot != Slot::EMPTY && matches(slot) {
-                    return Some((Position { home, bucket, at_word: first + at }, slot));
+                    return Some((Position { home, bucket, at_word }, slot));
                 }
                 candidates &= candidates - 1;
             }
-            bucket = self.overflow_bucket(row[BUCKET_SLOTS])?;
+            bucket = self.next(memory, bucket)?;
+            // A reader can be led in circles by a chain that changes under it; no true chain is longer than this.
+            left = left.checked_sub(1)?;
         }
-        None
     }
 
     /// Asks for the line of a hash's bucket.

@@ -57,6 +57,12 @@ impl Mapping {
         Self { address: NonNull::<u64>::dangling().cast(), bytes: 0, taken: (NonNull::dangling(), 0) }
     }
 
+    /// The same mapping, not to be dropped.
+    #[inline]
+    pub(crate) fn alias(&self) -> Self {
+        Self { address: self.address, bytes: self.bytes, taken: (self.address, 0) }
+    }
+
     #[inline]
     pub(crate) fn address(&self) -> *const u8 {
         self.address.as_ptr()

@@ -53,9 +53,10 @@ impl Holder {
         Some(Self { file, memory, table, pins_at: geometry.pins_at, records, claimed, claiming: Mutex::new(()) })
     }
 
-    /// Pins a block; None if there is no room for another pin. See [`PinTable::pin`] for what it takes to hold.
-    #[inline]
-    pub(crate) fn pin(&self, block_at: usize) -> Option<Pin<'_>> {
+    /// Pins a block; None if there is no room for another pin. See [`PinTable::pin`] for what it takes to hold. Returns the
+    /// pin's word, for [`Self::unpin`].
+    #[inline(always)]
+    pub(crate) fn pin(&self, block_at: usize) -> Option<usize> {
         let from = own_number();
         let mut tried = 0;
         loop {
@@ -63,7 +64,7 @@ impl Holder {
             for record in &self.records[tried..claimed] {
                 let record = usize::from(record.load(Relaxed));
                 if let Some(at_word) = self.table.pin(&self.memory, record, from, block_at) {
-                    return Some(Pin { holder: self, at_word });
+                    return Some(at_word);
                 }
             }
             tried = claimed;
@@ -71,6 +72,18 @@ impl Holder {
                 return None;
             }
         }
+    }
+
+    /// Ends a pin.
+    #[inline]
+    pub(crate) fn unpin(&self, at_word: usize) {
+        PinTable::unpin(&self.memory, at_word);
+    }
+
+    /// A pin's word itself. The pin ends when a zero is stored there, with Release.
+    #[inline]
+    pub(crate) fn word(&self, at_word: usize) -> NonNull<AtomicU64> {
+        self.memory.word(at_word)
     }
 
     /// Whether a pin of this reader stands. Nobody may be about to pin more.
@@ -119,30 +132,6 @@ impl Drop for Holder {
         for record in &self.records[..*self.claimed.get_mut()] {
             let _ = lock::unlock(&self.file, self.byte_of(usize::from(record.load(Relaxed))));
         }
-    }
-}
-
-/// A pin, until it is dropped.
-#[derive(Debug)]
-pub(crate) struct Pin<'a> {
-    holder: &'a Holder,
-    at_word: usize,
-}
-
-impl Pin<'_> {
-    /// Leaves the pin standing until a zero is stored in its word, with Release.
-    #[inline]
-    pub(crate) fn keep(self) -> NonNull<AtomicU64> {
-        let word = self.holder.memory.word(self.at_word);
-        std::mem::forget(self);
-        word
-    }
-}
-
-impl Drop for Pin<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        PinTable::unpin(&self.holder.memory, self.at_word);
     }
 }
 

@@ -37,8 +37,9 @@ unsafe impl Sync for Ref {}
 
 impl Ref {
     #[inline]
-    pub(super) fn new(reader: &Reader, Pinned { pin, value: (at, bytes), what: (version, encoding) }: Pinned<'_>) -> Self {
-        Self { value: reader.memory.address_of(at, bytes), version, encoding, pin: pin.keep() }
+    pub(super) fn new(reader: &Reader, pinned: Pinned<'_>) -> Self {
+        let ((at, bytes), (version, encoding)) = (pinned.value, pinned.what);
+        Self { value: reader.memory.address_of(at, bytes), version, encoding, pin: pinned.keep() }
     }
 
     /// The object's version.

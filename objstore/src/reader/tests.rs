@@ -114,7 +114,8 @@ impl Scene {
         };
         let mut scripted = Scripted { scene: self, script, seen: Vec::new() };
         let pinned = reader.pin(KeyRef::new(KEY), &mut scripted)?;
-        Ok(pinned.map(|Pinned { value: (at, bytes), .. }| {
+        Ok(pinned.map(|pinned| {
+            let (at, bytes) = pinned.value;
             let mut copy = Vec::new();
             assert!(reader.memory.copy(at / WORD, bytes, &mut copy));
             copy
@@ -460,7 +461,7 @@ fn what_dead_readers_pinned_comes_back() {
             2 => {
                 let holder = reader.holder.as_ref().unwrap();
                 let at = Table::new(&reader.geometry).find(&reader.memory, key.hash(), |_| true).unwrap().1.block_at();
-                holder.pin(at).unwrap().keep();
+                holder.pin(at).unwrap();
             }
             _ => {}
         }
@@ -556,8 +557,7 @@ fn a_list_has_what_moves_to_other_buckets_meanwhile() {
     for step in [Step::Permitted, Step::Found, Step::Checked] {
         let mut scene = Scene::new();
         (0..20).for_each(|number| scene.set_key(&Key::new(format!("old-{number:02}")), "value"));
-        let grow =
-            |scene: &mut Scene| (0..40).for_each(|i| scene.set_key(&Key::new(format!("new-{i:02}")), "value"));
+        let grow = |scene: &mut Scene| (0..40).for_each(|i| scene.set_key(&Key::new(format!("new-{i:02}")), "value"));
         let mut keys = scene.list_with(step, grow).unwrap().keys;
         keys.retain(|key| key.as_str().starts_with("old"));
         assert_eq!(keys, (0..20).map(|number| Key::new(format!("old-{number:02}"))).collect::<Vec<_>>(), "{step:?}");

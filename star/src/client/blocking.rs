@@ -47,9 +47,7 @@ impl BlockingClient {
         let key = KeyRef::new(key);
         match self.client.inner.servers.pin_mapped(key) {
             MappedRead::Answer(answer) => Ok(answer),
-            MappedRead::AskServer => {
-                Ok(self.ask(key)?.map(ObjectRef::Copied))
-            }
+            MappedRead::AskServer => Ok(self.ask(key)?.map(ObjectRef::Copied)),
         }
     }
 

@@ -178,9 +178,7 @@ impl StarClient {
         let key = KeyRef::new(key);
         match self.inner.servers.pin_mapped(key) {
             MappedRead::Answer(answer) => Ok(answer),
-            MappedRead::AskServer => {
-                Ok(Box::pin(self.get_from_server(key.to_key())).await?.map(ObjectRef::Copied))
-            }
+            MappedRead::AskServer => Ok(Box::pin(self.get_from_server(key.to_key())).await?.map(ObjectRef::Copied)),
         }
     }
 
