@@ -3,7 +3,7 @@
 //! Of `n` buckets in use those beyond the last power of two have been split off the ones as many places before. A hash's
 //! bucket is as many of its bits as `n - 1` has, or one less where that number is not in use yet.
 
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::Table;
 use crate::{
@@ -26,12 +26,13 @@ impl Extent {
 
     #[inline]
     pub(crate) fn load(memory: &impl Words) -> Self {
-        // Acquire: who sees a bucket in use sees what was put there, or that its sequence is odd.
-        Self(memory.load(EXTENT_WORD, Acquire))
+        // Relaxed: who sees a bucket in use meets, with the fence before the last look at it, the one that a split makes
+        // before it stores this; so that look sees that the bucket was closed.
+        Self(memory.load(EXTENT_WORD, Relaxed))
     }
 
     pub(crate) fn store(self, memory: &impl Words) {
-        memory.store(EXTENT_WORD, self.0, Release);
+        memory.store(EXTENT_WORD, self.0, Relaxed);
     }
 
     #[inline]
