@@ -8,6 +8,51 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::ids::StarId;
 
+/// A key whose text is somebody else's, with its hash: for whoever only looks it up.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyRef<'a> {
+    hash: u64,
+    text: &'a str,
+}
+
+impl<'a> KeyRef<'a> {
+    /// The key of this text.
+    #[inline]
+    pub fn new(text: &'a str) -> Self {
+        Self { hash: xxh3_64(text.as_bytes()), text }
+    }
+
+    /// See [`Key::hash`].
+    #[inline]
+    pub fn hash(self) -> u64 {
+        self.hash
+    }
+
+    /// The key's text.
+    #[inline]
+    pub fn as_str(self) -> &'a str {
+        self.text
+    }
+
+    /// The star that this key belongs to, of `stars` stars.
+    #[inline]
+    pub fn star(self, stars: u16) -> StarId {
+        StarId((self.hash % u64::from(stars)) as u16)
+    }
+
+    /// The same with a text of its own.
+    pub fn to_key(self) -> Key {
+        Key { hash: self.hash, text: self.text.into() }
+    }
+}
+
+impl<'a> From<&'a Key> for KeyRef<'a> {
+    #[inline]
+    fn from(key: &'a Key) -> Self {
+        Self { hash: key.hash, text: &key.text }
+    }
+}
+
 /// A UTF-8 key and its XXH3 hash. Short keys (24 bytes and less) live without a heap allocation.
 #[derive(Clone)]
 pub struct Key {

@@ -24,5 +24,5 @@ pub mod time;
 
 pub use error::{ErrorCode, Failure};
 pub use ids::{ClientId, Epoch, Incarnation, RequestId, Seq, ServerId, StarId, Version};
-pub use key::Key;
+pub use key::{Key, KeyRef};
 pub use time::{Clock, Time};

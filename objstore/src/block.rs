@@ -38,8 +38,8 @@ impl Shape {
 
     #[inline]
     fn value_at(self) -> usize {
-        let align = if self.value_bytes() >= LARGE_BYTES { LARGE_ALIGN } else { WORD };
-        (HEAD_BYTES + usize::from(self.key_bytes)).next_multiple_of(align)
+        let mask = if self.value_bytes() >= LARGE_BYTES { LARGE_ALIGN } else { WORD } - 1;
+        (HEAD_BYTES + usize::from(self.key_bytes) + mask) & !mask
     }
 
     /// Bytes of the whole block.
@@ -69,7 +69,7 @@ impl Block {
     }
 
     /// The block at this offset, if what stands there can be one. The bytes may be of any age.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read(memory: &Memory, geometry: &Geometry, at: usize) -> Option<Self> {
         if at < geometry.marks_at || at + HEAD_BYTES > geometry.area_end() {
             return None;
@@ -77,17 +77,17 @@ impl Block {
         let word = memory.load(at / WORD, Relaxed);
         let shape = Shape { value_bytes: word as u32, key_bytes: (word >> 32) as u16 };
         let block = Self { at, shape, encoding: (word >> 48) as u8 };
-        (word >> 56 == 0 && at + shape.total() <= geometry.area_end()).then_some(block)
+        // What a block is rounded up by never leads out of the area, which begins and ends at a whole page.
+        (word >> 56 == 0 && block.value_at() + shape.value_bytes() <= geometry.area_end()).then_some(block)
     }
 
     fn first_word(self) -> u64 {
         u64::from(self.shape.value_bytes) | u64::from(self.shape.key_bytes) << 32 | u64::from(self.encoding) << 48
     }
 
-    #[inline]
-    pub(crate) fn has_key(self, memory: &Memory, key: &Key) -> bool {
-        usize::from(self.shape.key_bytes) == key.len()
-            && memory.equals((self.at + HEAD_BYTES) / WORD, key.as_str().as_bytes())
+    #[inline(always)]
+    pub(crate) fn has_key(self, memory: &Memory, key: &str) -> bool {
+        usize::from(self.shape.key_bytes) == key.len() && memory.equals((self.at + HEAD_BYTES) / WORD, key.as_bytes())
     }
 
     /// None for a number that this program does not know.

@@ -19,7 +19,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     error::OpenError,
-    layout::{CLUSTER_BYTES_MAX, FORMAT, Geometry, HEADER_BYTES, MAGIC, STARS_MAX, WORD},
+    layout::{CLUSTER_BYTES_MAX, EXTENT_WORD, FORMAT, Geometry, HEADER_BYTES, MAGIC, STARS_MAX, WORD},
     memory::Memory,
     reader::Reason,
 };
@@ -43,6 +43,7 @@ mod word {
     pub(super) const GENERATION: usize = 32;
     pub(super) const LEASE: usize = 33;
     pub(super) const SUPERSEDED: usize = 34;
+    // 39, the last of this line: the extent of the index.
     pub(super) const SERVING: usize = 64;
     pub(super) const SERVING_END: usize = 80;
     // The writer's own count, away from what readers look at.
@@ -53,6 +54,8 @@ const _: () = assert!(
     word::CLUSTER + CLUSTER_BYTES_MAX / WORD == word::CHECKSUM
         && (word::SERVING_END - word::SERVING) * 64 == STARS_MAX as usize
         && word::PLACED < HEADER_BYTES / WORD
+        && EXTENT_WORD > word::SUPERSEDED
+        && EXTENT_WORD / 8 == word::GENERATION / 8
 );
 
 /// The header of a mapped file.

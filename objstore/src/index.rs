@@ -1,17 +1,26 @@
-//! The index: a fixed number of buckets, each one cache line under a sequence lock, continued in overflow buckets.
+//! The index: buckets, each one cache line under a sequence lock, continued in overflow buckets. There is room for a fixed
+//! number of them; how many are in use grows with the number of keys, so that few keys lie in few lines and pages.
 //!
 //! A bucket's sequence is odd while the bucket or its continuation changes. A reader that finds the same even number
-//! before and after has seen one state of the whole bucket; so "there is no such key" is as sound an answer as a value.
+//! before and after has seen one state of the whole bucket; so "there is no such key" is as sound an answer as a value,
+//! if the key's bucket is still that one: see [`Table::is_home`].
 //! A slot is one word, so a writer killed at any instruction leaves each slot as it was before or as it is after.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::{
     block::BLOCK_ALIGN,
-    layout::{BUCKET_SLOTS, BUCKET_WORDS, Geometry, HEADER_BYTES, WORD},
+    layout::{BUCKET_SLOTS, BUCKET_WORDS, EXTENT_WORD, Geometry, HEADER_BYTES, WORD},
     memory::Memory,
     words::Words,
 };
+
+mod chain;
+mod extent;
+mod grow;
+
+pub(crate) use chain::{Chain, Leftover};
+pub(crate) use extent::Extent;
 
 const OFFSET_BITS: u32 = 46;
 const OBJECT: u64 = 1 << 46;
@@ -78,7 +87,7 @@ pub(crate) fn tag(hash: u64) -> u16 {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Position {
     /// The bucket that the key hashes to; its sequence guards the slot.
-    home: u64,
+    pub(crate) home: u64,
     /// The bucket that the slot is in.
     bucket: u64,
     at_word: usize,
@@ -87,8 +96,15 @@ pub(crate) struct Position {
 /// What a reader holds between its first look at a bucket and its last.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ticket {
-    at_word: usize,
+    home: u64,
     sequence: u64,
+}
+
+/// The bucket that a reader looks into, and why that one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Aim {
+    pub(crate) home: u64,
+    extent: Extent,
 }
 
 /// The shape of the index, the same for the writer and the readers.
@@ -103,10 +119,16 @@ impl Table {
         Self { buckets: geometry.buckets, overflow: geometry.overflow }
     }
 
-    /// The bucket of a hash: by its high bits, since the star takes the low ones.
+    /// The bucket of a hash now.
     #[inline]
-    pub(crate) fn home(&self, hash: u64) -> u64 {
-        ((u128::from(hash) * u128::from(self.buckets)) >> 64) as u64
+    pub(crate) fn home(&self, memory: &impl Words, hash: u64) -> u64 {
+        self.home_among(Extent::load(memory), hash)
+    }
+
+    /// The bucket of a hash while so many are in use. Always one that there is room for, also if the extent is damaged.
+    #[inline]
+    pub(crate) fn home_among(&self, extent: Extent, hash: u64) -> u64 {
+        extent.home(hash).min(self.buckets - 1)
     }
 
     #[inline]
@@ -126,49 +148,55 @@ impl Table {
         (1..=self.overflow).contains(&next).then(|| self.buckets + next - 1)
     }
 
-    /// Looks through a bucket and its continuation for a slot with the hash's tag that `matches`.
+    /// Looks through the hash's bucket and its continuation for a slot with its tag that `matches`.
     #[inline]
     pub(crate) fn find(
         &self,
         memory: &impl Words,
         hash: u64,
+        matches: impl FnMut(Slot) -> bool,
+    ) -> Option<(Position, Slot)> {
+        self.find_in(memory, self.home(memory, hash), hash, matches)
+    }
+
+    /// The same in the bucket `home`.
+    #[inline(always)]
+    pub(crate) fn find_in(
+        &self,
+        memory: &impl Words,
+        home: u64,
+        hash: u64,
         mut matches: impl FnMut(Slot) -> bool,
     ) -> Option<(Position, Slot)> {
-        let (home, wanted) = (self.home(hash), u64::from(tag(hash)) << TAG_SHIFT);
         let mut bucket = home;
-        // A reader can be led in circles by a chain that changes under it; no true chain is longer than this.
-        for _ in 0..=self.overflow {
+        let mut left = self.overflow;
+        loop {
             let first = Self::at_word(bucket) + 1;
-            // Where in the bucket a key stands cannot be foreseen: without a branch per slot the processor goes on with
-            // what follows while the bucket is still on its way from memory.
-            let row: [u64; BUCKET_WORDS - 1] = memory.load_row(first);
-            let mut candidates = 0u32;
-            for (i, word) in row[..BUCKET_SLOTS].iter().enumerate() {
-                candidates |= u32::from((word ^ wanted) >> TAG_SHIFT == 0) << i;
-            }
+            let mut candidates = memory.tagged::<BUCKET_SLOTS>(first, tag(hash));
             while candidates != 0 {
-                let at = candidates.trailing_zeros() as usize;
-                let slot = Slot(row[at]);
+                let at_word = first + candidates.trailing_zeros() as usize / 4;
+                let slot = Slot(memory.load(at_word, Relaxed));
                 if slot != Slot::EMPTY && matches(slot) {
-                    return Some((Position { home, bucket, at_word: first + at }, slot));
+                    return Some((Position { home, bucket, at_word }, slot));
                 }
                 candidates &= candidates - 1;
             }
-            bucket = self.overflow_bucket(row[BUCKET_SLOTS])?;
+            bucket = self.next(memory, bucket)?;
+            // A reader can be led in circles by a chain that changes under it; no true chain is longer than this.
+            left = left.checked_sub(1)?;
         }
-        None
     }
 
     /// Asks for the line of a hash's bucket.
     #[inline]
     pub(crate) fn prefetch(&self, memory: &Memory, hash: u64) {
-        memory.prefetch(Self::at_word(self.home(hash)) * WORD, BUCKET_WORDS * WORD);
+        memory.prefetch(Self::at_word(self.home(memory, hash)) * WORD, BUCKET_WORDS * WORD);
     }
 
     /// A slot of the hash's own bucket that may be the key's, of whatever moment: only good to ask for its block early.
     #[inline]
     pub(crate) fn guess(&self, memory: &Memory, hash: u64) -> Option<Slot> {
-        let row: [u64; BUCKET_SLOTS] = memory.load_row(Self::at_word(self.home(hash)) + 1);
+        let row: [u64; BUCKET_SLOTS] = memory.load_row(Self::at_word(self.home(memory, hash)) + 1);
         row.into_iter().map(Slot).find(|slot| slot.tag() == tag(hash) && *slot != Slot::EMPTY)
     }
 
@@ -194,19 +222,19 @@ impl Table {
         Self::at_word(bucket) + 1..=Self::at_word(bucket) + BUCKET_SLOTS
     }
 
-    /// A reader's first look: None while the bucket changes.
+    /// Where a reader looks for a hash, unless the bucket is split by then.
     #[inline]
-    pub(crate) fn begin(&self, memory: &impl Words, hash: u64) -> Option<Ticket> {
-        Self::begin_at(memory, self.home(hash))
+    pub(crate) fn aim(&self, memory: &impl Words, hash: u64) -> Aim {
+        let extent = Extent::load(memory);
+        Aim { home: self.home_among(extent, hash), extent }
     }
 
-    /// The same for a bucket that is known by its number.
+    /// A reader's first look at a bucket: None while it changes.
     #[inline]
-    pub(crate) fn begin_at(memory: &impl Words, home: u64) -> Option<Ticket> {
-        let at_word = Self::at_word(home);
+    pub(crate) fn begin(memory: &impl Words, home: u64) -> Option<Ticket> {
         // Acquire: what the writer stored before it closed the bucket is seen by what the reader loads after this.
-        let sequence = memory.load(at_word, Acquire);
-        sequence.is_multiple_of(2).then_some(Ticket { at_word, sequence })
+        let sequence = memory.load(Self::at_word(home), Acquire);
+        sequence.is_multiple_of(2).then_some(Ticket { home, sequence })
     }
 
     /// A reader's last look: whether all that was loaded since [`Self::begin`] belongs to one state of the bucket.
@@ -214,7 +242,15 @@ impl Table {
     pub(crate) fn unchanged(memory: &impl Words, ticket: Ticket) -> bool {
         // If any load before saw a later store of the writer, this fence meets the writer's, and the sequence is newer.
         memory.fence(Acquire);
-        memory.load(ticket.at_word, Relaxed) == ticket.sequence
+        memory.load(Self::at_word(ticket.home), Relaxed) == ticket.sequence
+    }
+
+    /// Whether a key that was not in the bucket is in no other either: not if the bucket was split before the first look,
+    /// and the reader did not know. A key that was found needs no such look, since one that moves changes its bucket.
+    #[inline]
+    pub(crate) fn is_home(memory: &impl Words, aim: Aim) -> bool {
+        // The split stored the extent before it closed the bucket with the sequence that `begin` has seen.
+        memory.load(EXTENT_WORD, Relaxed) == aim.extent.word()
     }
 }
 
@@ -230,8 +266,9 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// The index of a file whose buckets are all empty.
-    pub(crate) fn empty(geometry: &Geometry) -> Self {
+    /// The index of a new file, whose words are all 0.
+    pub(crate) fn empty(memory: &Memory, geometry: &Geometry) -> Self {
+        Extent::of(1).store(memory);
         let free = (0..geometry.overflow as u32).rev().collect();
         Self { table: Table::new(geometry), entries_max: geometry.entries_max, taken: 0, free }
     }
@@ -274,9 +311,9 @@ impl Index {
         Self::change(memory, position.home, || memory.store(position.at_word, slot.0, Relaxed));
     }
 
-    /// Adds a slot for a key that has none. The caller made sure of room with [`Self::has_room`].
+    /// Adds a slot for a key that has none. The caller made sure of room with [`Self::has_room`]; [`Self::grow`] is due.
     pub(crate) fn insert(&mut self, memory: &impl Words, hash: u64, slot: Slot) {
-        let home = self.table.home(hash);
+        let home = self.table.home(memory, hash);
         self.taken += 1;
         let mut bucket = home;
         loop {
@@ -323,65 +360,5 @@ impl Index {
             }
             before = next;
         }
-    }
-}
-
-/// Checks and mends one chain after a crash; see [`crate::recover`].
-pub(crate) struct Chain<'a> {
-    pub(crate) table: Table,
-    pub(crate) memory: &'a Memory,
-    /// The overflow buckets that some chain already has.
-    pub(crate) linked: &'a mut Vec<bool>,
-}
-
-impl Chain<'_> {
-    /// Calls `keep` for each taken slot; puts what it returns in the slot's place. Returns how many slots stay taken.
-    /// A link that leads nowhere, or into another chain, is cut; a continuation that ends up empty is unlinked.
-    pub(crate) fn mend(&mut self, home: u64, mut keep: impl FnMut(Slot) -> Slot) -> u64 {
-        let memory = self.memory;
-        let (mut taken, mut before, mut bucket) = (0, home, home);
-        loop {
-            let mut taken_here = 0;
-            for at_word in Table::slots(bucket) {
-                let old = Slot(memory.load(at_word, Relaxed));
-                if old == Slot::EMPTY {
-                    continue;
-                }
-                let new = keep(old);
-                memory.store(at_word, new.0, Relaxed);
-                taken_here += u64::from(new != Slot::EMPTY);
-            }
-            taken += taken_here;
-            let next = self.table.next(memory, bucket).filter(|next| self.link(*next));
-            let next_word = next.map_or(0, |next| next - self.table.buckets + 1);
-            if bucket != home && taken_here == 0 {
-                memory.store(Table::at_word(before) + NEXT, next_word, Relaxed);
-                self.linked[(bucket - self.table.buckets) as usize] = false;
-            } else {
-                memory.store(Table::at_word(bucket) + NEXT, next_word, Relaxed);
-                before = bucket;
-            }
-            let Some(next) = next else { break };
-            bucket = next;
-        }
-        // The sequence becomes even, and differs from any that a reader may still hold.
-        let sequence = memory.load(Table::at_word(home), Relaxed);
-        memory.store(Table::at_word(home), (sequence | 1).wrapping_add(1), Release);
-        taken
-    }
-
-    fn link(&mut self, bucket: u64) -> bool {
-        let linked = &mut self.linked[(bucket - self.table.buckets) as usize];
-        !std::mem::replace(linked, true)
-    }
-
-    /// Empties every bucket that is in no chain, so that it can be linked again; returns their numbers.
-    pub(crate) fn free(&self) -> Vec<u32> {
-        let free: Vec<u32> = (0..self.linked.len() as u32).rev().filter(|i| !self.linked[*i as usize]).collect();
-        for bucket in &free {
-            let at_word = Table::at_word(self.table.buckets + u64::from(*bucket));
-            (at_word..at_word + BUCKET_WORDS).for_each(|word| self.memory.store(word, 0, Relaxed));
-        }
-        free
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     error::OpenError,
     file::{self, failed},
     header::Header,
-    index::{Slot, Table, tag},
+    index::{Extent, Leftover, Slot, Table, tag},
     layout::{FORMAT, Geometry, WORD},
     memory::Memory,
     pins::{self, PinTable},
@@ -116,6 +116,11 @@ pub struct Verified {
     pub damage: Vec<Damage>,
 }
 
+/// Whether somebody writes the file. If not, what is known of its index as a whole.
+struct State {
+    still: Option<(Extent, Leftover)>,
+}
+
 /// What stands in a slot: an object, a mark, or neither.
 enum Content {
     Object(Found, Block),
@@ -165,9 +170,10 @@ impl StoreFile {
             placed: header.placed(),
             pinned: 0,
         };
-        for home in 0..self.geometry.buckets {
+        let state = self.state(still);
+        for home in self.homes(&state) {
             let mut keys = 0;
-            let slots = self.slots(home, still).unwrap_or_default();
+            let slots = self.slots(home, &state).unwrap_or_default();
             for slot in slots {
                 keys += 1;
                 stat.dirty += u64::from(slot.is_dirty());
@@ -191,9 +197,10 @@ impl StoreFile {
     pub fn verify(&self) -> Verified {
         let mut verified = Verified::default();
         let still = !self.in_use();
+        let state = self.state(still);
         let (mut keys, mut rooms) = (BTreeSet::new(), BTreeMap::new());
-        for home in 0..self.geometry.buckets {
-            let Some(contents) = self.contents(home, still) else {
+        for home in self.homes(&state) {
+            let Some(contents) = self.contents(home, &state) else {
                 verified.unsettled += 1;
                 continue;
             };
@@ -222,9 +229,9 @@ impl StoreFile {
     /// Calls `visit` for each whole object, in no order, until it returns false. Of a live file each object is as it was at
     /// some moment: this is no linearizable read, and shows what a server without lease has.
     pub fn dump(&self, mut visit: impl FnMut(Found) -> bool) {
-        let still = !self.in_use();
-        for home in 0..self.geometry.buckets {
-            for content in self.contents(home, still).unwrap_or_default() {
+        let state = self.state(!self.in_use());
+        for home in self.homes(&state) {
+            for content in self.contents(home, &state).unwrap_or_default() {
                 if let Content::Object(found, _) = content
                     && !visit(found)
                 {
@@ -236,18 +243,20 @@ impl StoreFile {
 
     /// The taken slots of a bucket and its continuation, of one moment; None if they keep changing. In a file that
     /// stands `still`, what a writer left that was killed in the middle of a change is read all the same.
-    fn slots(&self, home: u64, still: bool) -> Option<Vec<Slot>> {
-        self.settled(home, still, || {
+    fn slots(&self, home: u64, state: &State) -> Option<Vec<Slot>> {
+        self.settled(home, state, || {
             let mut slots = Vec::new();
-            self.table.each(&self.memory, home, |slot| slots.push(slot));
+            self.each(home, state, |slot| slots.push(slot));
             slots
         })
     }
 
-    fn contents(&self, home: u64, still: bool) -> Option<Vec<Content>> {
-        self.settled(home, still, || {
+    fn contents(&self, home: u64, state: &State) -> Option<Vec<Content>> {
+        self.settled(home, state, || {
             let mut contents = Vec::new();
-            let whole = self.table.each(&self.memory, home, |slot| contents.push(self.content(home, slot)));
+            // It stays the same for the keys of this bucket while the bucket does.
+            let extent = state.still.as_ref().map_or_else(|| Extent::load(&self.memory), |(extent, _)| *extent);
+            let whole = self.each(home, state, |slot| contents.push(self.content(home, extent, slot)));
             if !whole {
                 contents.push(Content::Damaged("a chain that leads into itself"));
             }
@@ -255,9 +264,36 @@ impl StoreFile {
         })
     }
 
-    fn settled<R>(&self, home: u64, still: bool, mut look: impl FnMut() -> R) -> Option<R> {
+    /// The slots of a bucket, but for the copies that a writer leaves who is killed while it moves slots.
+    fn each(&self, home: u64, state: &State, mut visit: impl FnMut(Slot)) -> bool {
+        let Some((_, leftover)) = &state.still else { return self.table.each(&self.memory, home, visit) };
+        let mut words = BTreeSet::new();
+        self.table.each(&self.memory, home, |slot| {
+            if words.insert(slot.block_at()) && !leftover.has(home, slot) {
+                visit(slot);
+            }
+        })
+    }
+
+    fn state(&self, still: bool) -> State {
+        let still = still.then(|| {
+            let extent = Extent::recovered(&self.memory, &self.table);
+            (extent, Leftover::of(&self.memory, &self.table, extent))
+        });
+        State { still }
+    }
+
+    /// The buckets in use, those that come into use meanwhile as well.
+    fn homes(&self, state: &State) -> impl Iterator<Item = u64> {
+        let known = state.still.as_ref().map(|(extent, _)| *extent);
+        let is_used = move |home: &u64| *home < known.unwrap_or_else(|| Extent::load(&self.memory)).used();
+        (0..self.geometry.buckets).take_while(is_used)
+    }
+
+    fn settled<R>(&self, home: u64, state: &State, mut look: impl FnMut() -> R) -> Option<R> {
+        let still = state.still.is_some();
         for _ in 0..if still { 1 } else { LOOKS_MAX } {
-            if let Some(ticket) = Table::begin_at(&self.memory, home) {
+            if let Some(ticket) = Table::begin(&self.memory, home) {
                 let seen = look();
                 if Table::unchanged(&self.memory, ticket) {
                     return Some(seen);
@@ -269,14 +305,14 @@ impl StoreFile {
         still.then(look)
     }
 
-    fn content(&self, home: u64, slot: Slot) -> Content {
+    fn content(&self, home: u64, extent: Extent, slot: Slot) -> Content {
         let Some(block) = Block::read(&self.memory, &self.geometry, slot.block_at()) else {
             return Content::Damaged("a slot that leads to no block");
         };
         let mut name = Vec::new();
         let key = block.copy_key(&self.memory, &mut name).then(|| String::from_utf8(name).ok()).flatten();
         let Some(key) = key.map(Key::new) else { return Content::Damaged("a key that is no text") };
-        if self.table.home(key.hash()) != home || slot.tag() != tag(key.hash()) {
+        if self.table.home_among(extent, key.hash()) != home || slot.tag() != tag(key.hash()) {
             return Content::Damaged("a key in a bucket that is not its own");
         }
         if !slot.has_object() {
@@ -288,7 +324,7 @@ impl StoreFile {
         let (version, dirty) = (block.version(&self.memory), slot.is_dirty());
         // The key is compared as words too, with what fills the last one; that is not under the checksum.
         let sound = copied
-            && block.has_key(&self.memory, &key)
+            && block.has_key(&self.memory, key.as_str())
             && block.intact(&self.memory, key.hash(), checksum::of_value(&value));
         if !sound {
             return Content::Damaged("an object that does not match its checksum");

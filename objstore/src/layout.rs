@@ -16,6 +16,8 @@ pub(crate) const HEADER_BYTES: usize = 4096;
 pub(crate) const WORD: usize = 8;
 /// Words of an index bucket: sequence, slots, next. One cache line.
 pub(crate) const BUCKET_WORDS: usize = 8;
+/// The word of the header that says how many buckets are in use: in the line that a reader looks at first.
+pub(crate) const EXTENT_WORD: usize = 39;
 /// Slots of a bucket.
 pub(crate) const BUCKET_SLOTS: usize = 6;
 /// Records of the pin table; the first is its head.
@@ -70,7 +72,8 @@ pub struct Options {
 pub(crate) struct Geometry {
     pub(crate) stars: u16,
     pub(crate) entries_max: u64,
-    /// Buckets that keys hash to; at most `entries_max / 4`, so a full index has 4 of 6 slots taken on average.
+    /// Buckets that keys hash to when all are in use; about `entries_max / 4`, so a full index has 4 of 6 slots taken on
+    /// average.
     pub(crate) buckets: u64,
     /// Buckets that overfull ones are continued in.
     pub(crate) overflow: u64,
@@ -150,6 +153,7 @@ impl Geometry {
     }
 
     /// The end of the object area, which is the end of the file.
+    #[inline]
     pub(crate) fn area_end(&self) -> usize {
         self.area_at + self.area_bytes
     }

@@ -2,6 +2,7 @@
 //!
 //! [`MappedStore`] is the server's dictionary. A [`Reader`] in another process of the machine answers linearizable reads
 //! from the same file without a system call. The layout, and why it is right, stands in `DESIGN/objstore.md`.
+#![allow(clippy::inline_always, reason = "a read becomes one short function on purpose; `Reader::look` says why")]
 
 mod alloc;
 mod block;

@@ -52,10 +52,28 @@ impl Mapping {
         Ok(this)
     }
 
+    /// No part of any file: what is left in the place of a mapping that was moved elsewhere.
+    pub(crate) fn none() -> Self {
+        Self { address: NonNull::<u64>::dangling().cast(), bytes: 0, taken: (NonNull::dangling(), 0) }
+    }
+
+    /// The same mapping, not to be dropped.
+    #[inline]
+    pub(crate) fn alias(&self) -> Self {
+        Self { address: self.address, bytes: self.bytes, taken: (self.address, 0) }
+    }
+
+    #[inline]
     pub(crate) fn address(&self) -> *const u8 {
         self.address.as_ptr()
     }
 
+    #[inline]
+    pub(crate) fn start(&self) -> NonNull<u8> {
+        self.address
+    }
+
+    #[inline]
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -78,6 +96,9 @@ impl Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         let (address, bytes) = self.taken;
+        if bytes == 0 {
+            return;
+        }
         // SAFETY: all of it was taken by `new`, and what borrows it is gone. It can only fail for what is not mapped.
         let _ = unsafe { munmap(address.as_ptr().cast(), bytes) };
     }

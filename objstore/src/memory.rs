@@ -6,11 +6,16 @@
 
 use std::{
     fs::File,
-    io, slice,
+    io,
+    ptr::NonNull,
+    slice,
     sync::atomic::{AtomicU64, Ordering},
 };
 
 use crate::{layout::WORD, mapping::Mapping};
+
+#[cfg(target_arch = "x86_64")]
+mod pairs;
 
 /// A mapped file. Offsets are bytes from the start of the file; "at word" numbers are in words.
 #[derive(Debug)]
@@ -33,6 +38,19 @@ impl Memory {
     /// Maps `bytes` bytes from `offset` on, for reading and writing; word numbers count from there.
     pub(crate) fn writable_part(file: &File, offset: usize, bytes: usize) -> io::Result<Self> {
         Ok(Self { map: Mapping::new(file, offset, bytes, true)?, writable: true })
+    }
+
+    /// Memory without a word, whose address may still be one that words are aligned to.
+    pub(crate) fn none() -> Self {
+        Self { map: Mapping::none(), writable: false }
+    }
+
+    /// Calls `work` with this memory as a value of its own. What lies on the stack and is seen by nobody else stays in
+    /// registers, while what others may see is loaded again after each atomic load.
+    #[inline(always)]
+    pub(crate) fn with_alias<R>(&self, work: impl FnOnce(&Self) -> R) -> R {
+        let alias = Self { map: self.map.alias(), writable: self.writable };
+        work(&alias)
     }
 
     /// Asks for huge pages; see [`Mapping::make_huge`].
@@ -65,6 +83,14 @@ impl Memory {
         cells.each_ref().map(|cell| cell.load(Ordering::Relaxed))
     }
 
+    /// See [`crate::words::Words::tagged`].
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    pub(crate) fn tagged<const N: usize>(&self, at_word: usize, tag: u16) -> u32 {
+        let cells: &[AtomicU64; N] = self.words()[at_word..].first_chunk().expect("a row lies in the file");
+        pairs::tagged(cells, tag)
+    }
+
     /// Asks for the cache lines of these bytes, which may lie anywhere: so that they come while others are waited for.
     #[inline]
     pub(crate) fn prefetch(&self, offset: usize, bytes: usize) {
@@ -90,6 +116,12 @@ impl Memory {
     pub(crate) fn claim(&self, at_word: usize, value: u64) -> bool {
         debug_assert!(self.writable, "a reader writes its pins only");
         self.words()[at_word].compare_exchange(0, value, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// A word that is used by itself, for as long as the mapping is there.
+    #[inline]
+    pub(crate) fn word(&self, at_word: usize) -> NonNull<AtomicU64> {
+        NonNull::from(&self.words()[at_word])
     }
 
     /// Makes a word at least `value`.
@@ -143,7 +175,7 @@ impl Memory {
     }
 
     /// Whether these bytes stand at a word's start, as [`Self::write_padded`] put them. False past the end.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn equals(&self, at_word: usize, bytes: &[u8]) -> bool {
         let (chunks, tail) = bytes.as_chunks::<WORD>();
         let Some(cells) = self.words().get(at_word..at_word + bytes.len().div_ceil(WORD)) else { return false };
@@ -154,26 +186,19 @@ impl Memory {
     }
 
     /// Copies `bytes` bytes from a word's start into the emptied `buffer`. False, and nothing copied, past the end.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn copy(&self, at_word: usize, bytes: usize, buffer: &mut Vec<u8>) -> bool {
         buffer.clear();
         let count = bytes.div_ceil(WORD);
         let Some(cells) = self.words().get(at_word..at_word.saturating_add(count)) else { return false };
-        // Just as much: a caller can hand on a buffer that is full without allocating anew.
-        buffer.reserve_exact(bytes);
-        let (whole, tail) = cells.split_at(bytes / WORD);
-        let target = buffer.as_mut_ptr();
-        for (i, cell) in whole.iter().enumerate() {
-            let word = cell.load(Ordering::Relaxed);
-            // SAFETY: `reserve_exact` made room for `bytes` bytes in the empty buffer, and `(i + 1) * WORD <= bytes`.
-            // The buffer's start need not be aligned to a word, so the write is an unaligned one.
-            unsafe { target.add(i * WORD).cast::<u64>().write_unaligned(word) };
+        if buffer.capacity() < bytes {
+            // Just as much: a caller can hand on a buffer that is full without allocating anew.
+            *buffer = Vec::with_capacity(bytes);
         }
-        // SAFETY: the words of `whole` were just written, and they end at or before `bytes`.
-        unsafe { buffer.set_len(whole.len() * WORD) };
-        if let Some(cell) = tail.first() {
-            buffer.extend_from_slice(&cell.load(Ordering::Relaxed).to_ne_bytes()[..bytes % WORD]);
-        }
+        // SAFETY: there is room for `bytes` bytes in the empty buffer.
+        unsafe { copy_words(cells, bytes, buffer.as_mut_ptr()) };
+        // SAFETY: all of these bytes were written.
+        unsafe { buffer.set_len(bytes) };
         true
     }
 
@@ -186,6 +211,14 @@ impl Memory {
         assert!(offset.checked_add(bytes).is_some_and(|end| end <= self.map.bytes()), "an object lies in the file");
         // SAFETY: in the mapping, as just checked; bytes of any content are valid; no writer, by the caller's promise.
         unsafe { slice::from_raw_parts(self.map.address().add(offset), bytes) }
+    }
+
+    /// Where these bytes lie, for whoever makes sure by other means that they are there and nobody writes them.
+    #[inline]
+    pub(crate) fn address_of(&self, offset: usize, bytes: usize) -> NonNull<[u8]> {
+        assert!(offset.checked_add(bytes).is_some_and(|end| end <= self.map.bytes()), "an object lies in the file");
+        // SAFETY: within the mapping, as just checked.
+        NonNull::slice_from_raw_parts(unsafe { self.map.start().add(offset) }, bytes)
     }
 
     /// The bytes in place, to be written.
@@ -203,6 +236,32 @@ impl Memory {
     pub(crate) fn offset_of(&self, bytes: &[u8]) -> Option<usize> {
         let offset = bytes.as_ptr().addr().checked_sub(self.map.address().addr())?;
         (offset.checked_add(bytes.len())? <= self.map.bytes()).then_some(offset)
+    }
+}
+
+/// Copies the first `bytes` bytes of what the words hold; no word is left over.
+///
+/// # Safety
+/// There is room for so many bytes at `target`, which need not be aligned, and nobody else uses it.
+#[inline(always)]
+unsafe fn copy_words(cells: &[AtomicU64], bytes: usize, target: *mut u8) {
+    debug_assert!(cells.len() == bytes.div_ceil(WORD));
+    #[cfg(target_arch = "x86_64")]
+    if bytes >= pairs::BYTES {
+        // SAFETY: as here; there are so many bytes in the words, and at least a pair.
+        return unsafe { pairs::copy(cells.as_ptr().cast(), bytes, target) };
+    }
+    let (whole, tail) = cells.split_at(bytes / WORD);
+    for (i, cell) in whole.iter().enumerate() {
+        // SAFETY: `(i + 1) * WORD <= bytes`.
+        unsafe { target.add(i * WORD).cast::<u64>().write_unaligned(cell.load(Ordering::Relaxed)) };
+    }
+    if let Some(cell) = tail.first() {
+        let word = cell.load(Ordering::Relaxed).to_ne_bytes();
+        for (i, byte) in (bytes / WORD * WORD..bytes).zip(word) {
+            // SAFETY: `i < bytes`.
+            unsafe { target.add(i).write(byte) };
+        }
     }
 }
 
@@ -269,6 +328,19 @@ mod tests {
             assert!(!memory.equals(2, other));
         }
         assert!(!memory.equals(511, b"nine byte"), "past the end");
+    }
+
+    #[test]
+    fn copies_of_any_length_are_exact() {
+        let memory = memory();
+        let data: Vec<u8> = (0..200).map(|i: u8| i ^ 0x5a).collect();
+        memory.write(0, &data);
+        for bytes in 0..data.len() {
+            let mut buffer = Vec::new();
+            assert!(memory.copy(1, bytes, &mut buffer) || bytes > 192);
+            assert_eq!(buffer, data[8..].iter().copied().chain([0; 8]).take(bytes).collect::<Vec<u8>>(), "{bytes}");
+            assert_eq!(buffer.capacity(), bytes);
+        }
     }
 
     #[test]

@@ -2,13 +2,14 @@
 
 use std::{
     fs::{self, File},
-    hint,
+    hint, mem,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    ptr::NonNull,
+    sync::atomic::AtomicU64,
 };
 
-use star_core::{Incarnation, Key, Time, Version, store::Encoding};
+use star_core::{Incarnation, Key, KeyRef, Time, Version, store::Encoding};
 
 use crate::{
     block::Block,
@@ -19,7 +20,7 @@ use crate::{
     layout::{Geometry, WORD},
     lease_clock::{LeaseClock, Machine},
     memory::Memory,
-    pins::{Holder, Pin},
+    pins::Holder,
 };
 
 mod list;
@@ -37,6 +38,13 @@ const AHEAD: usize = 16;
 
 /// How much of a block a reader asks for at once, before it knows how long it is.
 const SMALL_READ_BYTES: usize = 192;
+
+/// The same for who does not copy the value: the line with the head, a short key and what the value begins with. What else
+/// is looked at is not known here, and lines that are not would push others out of the caches.
+const HEAD_READ_BYTES: usize = 1;
+
+/// The longest value that is taken before it is known that the block is one. A longer one waits for that.
+const UNCHECKED_BYTES_MAX: usize = 4096;
 
 /// What a reader can say of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +84,8 @@ pub enum Reason {
 pub(crate) enum Step {
     /// The lease was read; nothing of the key was.
     Permitted,
+    /// The bucket that the key should be in is known; nothing of it was read.
+    Aimed,
     /// The key's block was found; its value was not read.
     Found,
     /// The value was copied or pinned, but the key's bucket was not looked at again.
@@ -119,6 +129,7 @@ pub struct Reader {
 impl Reader {
     /// Maps a server's file. Whether it can answer is a matter of each read.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        reference::let_go();
         let path = path.as_ref();
         let file = File::open(path).map_err(failed("open", path))?;
         let geometry = file::inspect(&file, path)?;
@@ -138,8 +149,8 @@ impl Reader {
     ///
     /// The answer is linearizable among all reads and writes of the cluster.
     #[inline]
-    pub fn get(&self, key: &Key, buffer: &mut Vec<u8>) -> Answer {
-        self.copy(key, buffer, &mut Live(&self.clock))
+    pub fn get<'k>(&self, key: impl Into<KeyRef<'k>>, buffer: &mut Vec<u8>) -> Answer {
+        self.copy(key.into(), buffer, &mut Live(&self.clock))
     }
 
     /// Reads many keys, each as [`Self::get`] does, and calls `each` with the key's place, its answer and its bytes, in
@@ -165,15 +176,16 @@ impl Reader {
 
     /// The latest object of a key, in place: nothing is copied, whatever its size. As linearizable as [`Self::get`].
     #[inline]
-    pub fn get_ref(self: &Arc<Self>, key: &Key) -> Result<Option<Ref>, Reason> {
-        let found = self.pin(key, &mut Live(&self.clock))?;
-        Ok(found.map(|Pinned { pin, value, what }| Ref::new(Arc::clone(self), value, what, pin.keep())))
+    pub fn get_ref<'k>(&self, key: impl Into<KeyRef<'k>>) -> Result<Option<Ref>, Reason> {
+        Ok(self.pin(key.into(), &mut Live(&self.clock))?.map(|found| Ref::new(self, found)))
     }
 
     /// Whether a key has an object, or why the server must be asked; as linearizable as [`Self::get`].
     #[inline]
-    pub fn contains(&self, key: &Key) -> Result<bool, Reason> {
-        Ok(self.read(key, &mut Live(&self.clock), |_| Some(Ok(())))?.is_some())
+    pub fn contains<'k>(&self, key: impl Into<KeyRef<'k>>) -> Result<bool, Reason> {
+        let key = key.into();
+        let look = || self.look::<_, HEAD_READ_BYTES>(key, &mut Live(&self.clock), |_, _| Some(Ok(())));
+        look().or_else(|| again(look)).unwrap_or(Err(Reason::Contended))
     }
 
     /// Stars of the cluster.
@@ -196,88 +208,165 @@ impl Reader {
         !fs::metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == self.identity)
     }
 
-    #[inline]
-    pub(crate) fn copy<S: Surroundings>(&self, key: &Key, buffer: &mut Vec<u8>, surroundings: &mut S) -> Answer {
-        let found = self.read(key, surroundings, |block| {
-            // Where the value begins was in the block's first line; the others were asked for together with it.
-            let copied = self.memory.copy(block.value_at() / WORD, block.shape.value_bytes(), buffer);
-            copied.then_some(Ok((block.version(&self.memory), block.encoding()?)))
-        });
-        match found {
-            Ok(Some((version, encoding))) => return Answer::Found { version, encoding },
-            // What a look copied that came to nothing.
-            Ok(None) | Err(_) => buffer.clear(),
-        }
-        found.map_or_else(Answer::Ask, |_| Answer::NotFound)
+    #[inline(always)]
+    pub(crate) fn copy<S: Surroundings>(&self, key: KeyRef<'_>, buffer: &mut Vec<u8>, surroundings: &mut S) -> Answer {
+        self.copy_once(key, buffer, surroundings).unwrap_or_else(|| self.copy_again(key, buffer, surroundings))
     }
 
-    #[inline]
-    pub(crate) fn pin<S: Surroundings>(&self, key: &Key, surroundings: &mut S) -> Result<Option<Pinned<'_>>, Reason> {
-        let Some(holder) = &self.holder else { return Err(Reason::NoPin) };
-        self.read(key, surroundings, |block| {
-            let Some(pin) = holder.pin(block.at) else { return Some(Err(Reason::NoPin)) };
-            let value = (block.value_at(), block.shape.value_bytes());
-            Some(Ok(Pinned { pin, value, what: (block.version(&self.memory), block.encoding()?) }))
-        })
-    }
-
-    /// What `take` makes of the key's block, if it has an object. `take` is called once per look; what it returns counts
-    /// only if the look does, and is dropped if not. It returns None for what no whole block can hold.
-    #[inline]
-    fn read<T, S: Surroundings>(
+    #[inline(always)]
+    fn copy_once<S: Surroundings>(
         &self,
-        key: &Key,
+        key: KeyRef<'_>,
+        buffer: &mut Vec<u8>,
         surroundings: &mut S,
-        mut take: impl FnMut(Block) -> Option<Result<T, Reason>>,
-    ) -> Result<Option<T>, Reason> {
-        for _ in 0..LOOKS_MAX {
-            if let Some(answer) = self.look(key, surroundings, &mut take) {
-                return answer;
-            }
-            hint::spin_loop();
+    ) -> Option<Answer> {
+        let mut what = None;
+        let found = self.look::<_, SMALL_READ_BYTES>(
+            key,
+            surroundings,
+            #[inline(always)]
+            |memory, block| {
+                // Where the value begins was in the block's first line; the others were asked for together with it.
+                if !memory.copy(block.value_at() / WORD, block.shape.value_bytes(), buffer) {
+                    return None;
+                }
+                what = Some((block.version(memory), block.encoding()?));
+                Some(Ok(()))
+            },
+        )?;
+        if let (Ok(true), Some((version, encoding))) = (found, what) {
+            return Some(Answer::Found { version, encoding });
         }
-        Err(Reason::Contended)
+        buffer.clear();
+        Some(found.map_or_else(Answer::Ask, |_| Answer::NotFound))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn copy_again<S: Surroundings>(&self, key: KeyRef<'_>, buffer: &mut Vec<u8>, surroundings: &mut S) -> Answer {
+        if let Some(answer) = again(|| self.copy_once(key, buffer, surroundings)) {
+            return answer;
+        }
+        // What a look copied that came to nothing.
+        buffer.clear();
+        Answer::Ask(Reason::Contended)
+    }
+
+    #[inline(always)]
+    pub(crate) fn pin<S: Surroundings>(
+        &self,
+        key: KeyRef<'_>,
+        surroundings: &mut S,
+    ) -> Result<Option<Pinned<'_>>, Reason> {
+        self.pin_once(key, surroundings).unwrap_or_else(|| self.pin_again(key, surroundings))
+    }
+
+    #[inline(always)]
+    fn pin_once<S: Surroundings>(
+        &self,
+        key: KeyRef<'_>,
+        surroundings: &mut S,
+    ) -> Option<Result<Option<Pinned<'_>>, Reason>> {
+        let Some(holder) = &self.holder else { return Some(Err(Reason::NoPin)) };
+        // No guard yet: it would have to lie in memory, for whatever might drop it.
+        let mut taken = None;
+        let found = self.look::<_, HEAD_READ_BYTES>(
+            key,
+            surroundings,
+            #[inline(always)]
+            |memory, block| {
+                let (value, what) = ((block.value_at(), block.shape.value_bytes()), block.encoding()?);
+                let Some(pin) = holder.pin(block.at) else { return Some(Err(Reason::NoPin)) };
+                taken = Some((pin, value, (block.version(memory), what)));
+                Some(Ok(()))
+            },
+        );
+        match (found, taken) {
+            (Some(Ok(true)), Some((pin, value, what))) => return Some(Ok(Some(Pinned { holder, pin, value, what }))),
+            (_, Some((pin, ..))) => holder.unpin(pin),
+            _ => {}
+        }
+        Some(found?.map(|_| None))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn pin_again<S: Surroundings>(&self, key: KeyRef<'_>, surroundings: &mut S) -> Result<Option<Pinned<'_>>, Reason> {
+        again(|| self.pin_once(key, surroundings)).unwrap_or(Err(Reason::Contended))
     }
 
     /// One look; None if something changed meanwhile. The order of its steps is what makes the answer linearizable:
     /// see "Why a read is linearizable" in `DESIGN/objstore.md`.
-    #[inline]
-    fn look<T, S: Surroundings>(
+    ///
+    /// `Ok(true)` if the key has an object; then `take` was called with its block. `take` returns None for what no whole
+    /// block can hold. What it came to counts only if the look does.
+    ///
+    /// All of a look becomes one function, as short as can be: while a processor waits for memory it looks some 450
+    /// instructions ahead, and if the next read is not further away than that, it begins to wait for that one as well.
+    #[inline(always)]
+    fn look<S: Surroundings, const ASKED: usize>(
         &self,
-        key: &Key,
+        key: KeyRef<'_>,
         surroundings: &mut S,
-        take: &mut impl FnMut(Block) -> Option<Result<T, Reason>>,
-    ) -> Option<Result<Option<T>, Reason>> {
-        let header = Header(&self.memory);
+        take: impl FnMut(&Memory, Block) -> Option<Result<(), Reason>>,
+    ) -> Option<Result<bool, Reason>> {
+        self.memory.with_alias(
+            #[inline(always)]
+            |memory| self.look_in::<_, ASKED>(memory, key, surroundings, take),
+        )
+    }
+
+    #[inline(always)]
+    fn look_in<S: Surroundings, const ASKED: usize>(
+        &self,
+        memory: &Memory,
+        key: KeyRef<'_>,
+        surroundings: &mut S,
+        mut take: impl FnMut(&Memory, Block) -> Option<Result<(), Reason>>,
+    ) -> Option<Result<bool, Reason>> {
+        let header = Header(memory);
         let permit = match header.permit(key.star(self.geometry.stars)) {
             Ok(permit) => permit,
             Err(reason) => return Some(Err(reason)),
         };
         surroundings.at(Step::Permitted);
 
-        let ticket = self.table.begin(&self.memory, key.hash())?;
+        let aim = self.table.aim(memory, key.hash());
+        surroundings.at(Step::Aimed);
+        let ticket = Table::begin(memory, aim.home)?;
         let mut found = None;
-        let slot = self.table.find(&self.memory, key.hash(), |slot| {
-            self.memory.prefetch(slot.block_at(), SMALL_READ_BYTES);
-            found = Block::read(&self.memory, &self.geometry, slot.block_at())
-                .filter(|block| block.has_key(&self.memory, key));
-            found.is_some()
-        });
-        surroundings.at(Step::Found);
-        // Before anything is taken too: lengths that belong to no object must not make us copy gigabytes.
-        if !Table::unchanged(&self.memory, ticket) {
-            return None;
-        }
-        let taken = match (slot, found) {
-            (Some((_, slot)), _) if slot.is_dirty() => return Some(Err(Reason::Dirty)),
-            (Some(_), Some(block)) => match take(block)? {
-                Ok(taken) => Some(taken),
-                Err(reason) => return Some(Err(reason)),
+        let slot = self.table.find_in(
+            memory,
+            aim.home,
+            key.hash(),
+            #[inline(always)]
+            |slot| {
+                memory.prefetch(slot.block_at(), ASKED);
+                found = Block::read(memory, &self.geometry, slot.block_at())
+                    .filter(|block| block.has_key(memory, key.as_str()));
+                found.is_some()
             },
-            _ => None,
+        );
+        surroundings.at(Step::Found);
+        let taken = match (slot, found) {
+            (Some((_, slot)), _) if slot.is_dirty() => {
+                return Table::unchanged(memory, ticket).then_some(Err(Reason::Dirty));
+            }
+            (Some(_), Some(block)) => {
+                // Lengths that belong to no object must not make us copy gigabytes.
+                if block.shape.value_bytes() > UNCHECKED_BYTES_MAX && !Table::unchanged(memory, ticket) {
+                    return None;
+                }
+                if let Err(reason) = take(memory, block)? {
+                    return Some(Err(reason));
+                }
+                true
+            }
+            _ if !Table::is_home(memory, aim) => return None,
+            _ => false,
         };
         surroundings.at(Step::Taken);
-        if !Table::unchanged(&self.memory, ticket) {
+        if !Table::unchanged(memory, ticket) {
             return None;
         }
         surroundings.at(Step::Checked);
@@ -290,13 +379,39 @@ impl Reader {
     }
 }
 
+/// Looks again at what changed during the first look.
+fn again<R>(mut look: impl FnMut() -> Option<R>) -> Option<R> {
+    (1..LOOKS_MAX).find_map(|_| {
+        hint::spin_loop();
+        look()
+    })
+}
+
 /// A block that is pinned for as long as this lives.
 #[derive(Debug)]
 pub(crate) struct Pinned<'a> {
-    pin: Pin<'a>,
+    holder: &'a Holder,
+    /// The pin's word in the pin table.
+    pin: usize,
     /// Where the value begins in the file, and its bytes.
     value: (usize, usize),
     what: (Version, Encoding),
+}
+
+impl Pinned<'_> {
+    /// Leaves the pin standing, until a zero is stored in its word.
+    #[inline]
+    fn keep(self) -> NonNull<AtomicU64> {
+        let word = self.holder.word(self.pin);
+        mem::forget(self);
+        word
+    }
+}
+
+impl Drop for Pinned<'_> {
+    fn drop(&mut self) {
+        self.holder.unpin(self.pin);
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::{
     block::{BLOCK_ALIGN, Block},
     checksum,
     header::Header,
-    index::{Chain, Index, Slot, Table, tag},
+    index::{Chain, Extent, Index, Leftover, Slot, Table, tag},
     layout::Geometry,
     memory::Memory,
 };
@@ -44,21 +44,27 @@ pub(crate) fn recover(memory: &Memory, geometry: &Geometry) -> Parts {
     let mut keys = vec![BTreeSet::new(); usize::from(geometry.stars)];
     let (mut objects, mut torn) = (0, 0);
     let mut linked = vec![false; geometry.overflow as usize];
-    let mut chain = Chain { table, memory, linked: &mut linked };
-    for home in 0..geometry.buckets {
-        objects += chain.mend(home, |slot| {
+    let mut chain = Chain { table, memory, linked: &mut linked, kept: Vec::new() };
+    let extent = Extent::recovered(memory, &table);
+    extent.store(memory);
+    let leftover = Leftover::of(memory, &table, extent);
+    for home in 0..extent.used() {
+        let (taken, not_whole) = chain.mend(home, |slot| {
             // A mark belongs to a write that was under way: the new life learns of it again, or it never was.
             if !slot.has_object() {
-                return Slot::EMPTY;
+                return Some(Slot::EMPTY);
             }
-            if adopt(memory, geometry, &table, home, slot, &mut allocator, &mut keys).is_some() {
-                slot.with_dirty(false)
-            } else {
-                torn += 1;
-                Slot::EMPTY
+            match adopt(memory, geometry, &table, home, slot, &mut allocator, &mut keys) {
+                Some(()) => Some(slot.with_dirty(false)),
+                None if leftover.has(home, slot) => Some(Slot::EMPTY),
+                None => None,
             }
         });
+        objects += taken;
+        torn += not_whole;
     }
+    // A bucket that was being filled to come into use; it begins again.
+    (extent.used()..geometry.buckets).take(1).for_each(|bucket| chain.empty(bucket));
     let free = chain.free();
     let header = Header(memory);
     // A damaged count must not make the report overflow.
@@ -83,8 +89,8 @@ fn adopt(
     let key = Key::new(CompactString::from_utf8(own_bytes(memory, key_at, key_bytes)).ok()?);
     let value = own_bytes(memory, block.value_at(), block.shape.value_bytes());
     // The key is compared as words, with what fills the last one; that is not under the checksum.
-    let sound = block.has_key(memory, &key)
-        && table.home(key.hash()) == home
+    let sound = block.has_key(memory, key.as_str())
+        && table.home(memory, key.hash()) == home
         && slot.tag() == tag(key.hash())
         && block.intact(memory, key.hash(), checksum::of_value(value));
     let star = &mut keys[usize::from(key.star(geometry.stars).0)];

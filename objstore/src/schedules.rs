@@ -13,13 +13,15 @@ use loom::{
 };
 
 use crate::{
-    index::{Index, Slot, Table},
-    layout::{BUCKET_WORDS, HEADER_BYTES, PIN_RECORD_WORDS, WORD},
+    index::{Extent, Index, Slot, Table},
+    layout::{BUCKET_WORDS, EXTENT_WORD, Geometry, HEADER_BYTES, PIN_RECORD_WORDS, WORD},
     pins::PinTable,
     words::Words,
 };
 
 const HASH: u64 = 7 << 16;
+/// Of a key that goes to the second bucket when there is one.
+const MOVING: u64 = HASH | 1 << 32;
 const OLD: u64 = 11;
 const NEW: u64 = 22;
 const REUSED: u64 = 33;
@@ -27,9 +29,10 @@ const REUSED: u64 = 33;
 const OLD_AT: usize = 1 << 16;
 const NEW_AT: usize = 1 << 17;
 
-/// One bucket, a word in each of two blocks, and a pin table with one slot in use.
+/// Two buckets of which one is in use, a word in each of two blocks, and a pin table with one slot in use.
 struct Model {
-    bucket: Vec<AtomicU64>,
+    buckets: Vec<AtomicU64>,
+    extent: AtomicU64,
     blocks: [AtomicU64; 2],
     records: AtomicU64,
     used: AtomicU64,
@@ -49,7 +52,8 @@ impl Model {
     fn word(&self, at_word: usize) -> &AtomicU64 {
         let bucket = HEADER_BYTES / WORD;
         match at_word {
-            at if (bucket..bucket + BUCKET_WORDS).contains(&at) => &self.bucket[at - bucket],
+            at if (bucket..bucket + 2 * BUCKET_WORDS).contains(&at) => &self.buckets[at - bucket],
+            EXTENT_WORD => &self.extent,
             at if at == OLD_AT / WORD => &self.blocks[0],
             at if at == NEW_AT / WORD => &self.blocks[1],
             // The pin table is at word 0: its head, and the first record's count and first slot.
@@ -64,7 +68,8 @@ impl Model {
     fn new() -> Arc<Self> {
         let word = |value| AtomicU64::new(value);
         let model = Self {
-            bucket: (0..BUCKET_WORDS).map(|_| word(0)).collect(),
+            buckets: (0..2 * BUCKET_WORDS).map(|_| word(0)).collect(),
+            extent: word(Extent::of(1).word()),
             blocks: [word(OLD), word(0)],
             records: word(2),
             used: word(0),
@@ -80,7 +85,7 @@ impl Model {
     /// What the writer does for a commit: publish the new value, and take the old one out.
     fn publish(&self) {
         self.store(NEW_AT / WORD, NEW, Relaxed);
-        let (position, _) = table().find(self, HASH, |_| true).unwrap();
+        let (position, _) = table().find_in(self, 0, HASH, |_| true).unwrap();
         Index::replace(self, position, Slot::new(HASH, NEW_AT, true, false));
     }
 
@@ -123,8 +128,8 @@ impl Words for Model {
 }
 
 fn table() -> Table {
-    // One bucket, and nothing that it is continued in.
-    Table { buckets: 1, overflow: 0 }
+    // Nothing that a bucket is continued in.
+    Table { buckets: 2, overflow: 0 }
 }
 
 fn whole((at, value): (usize, u64)) {
@@ -144,8 +149,8 @@ fn a_copy_that_counts_is_whole() {
             writer.reuse();
         });
         model.meet();
-        if let Some(ticket) = table().begin(&*model, HASH)
-            && let Some((_, slot)) = table().find(&*model, HASH, |_| true)
+        if let Some(ticket) = Table::begin(&*model, 0)
+            && let Some((_, slot)) = table().find_in(&*model, 0, HASH, |_| true)
         {
             let copied = model.value(slot);
             if Table::unchanged(&*model, ticket) {
@@ -172,13 +177,39 @@ fn a_change_of_a_bucket_is_one() {
             });
         });
         model.meet();
-        if let Some(ticket) = table().begin(&*model, HASH) {
-            let found = table().find(&*model, HASH, |_| true).is_some();
+        if let Some(ticket) = Table::begin(&*model, 0) {
+            let found = table().find_in(&*model, 0, HASH, |_| true).is_some();
             if Table::unchanged(&*model, ticket) {
                 assert!(found, "the key is there at all times");
             }
         }
         writer.join().unwrap();
+    });
+}
+
+/// A key that moves to a new bucket is in one of the two at all times, and no reader takes it for absent: neither one that
+/// does not know of the new bucket, nor one that is the first to come there.
+#[test]
+fn a_key_that_moves_to_another_bucket_is_never_absent() {
+    loom::model(|| {
+        let model = Model::new();
+        let writer = Arc::clone(&model);
+        let writer = thread::spawn(move || {
+            let geometry = Geometry::new(1, 8, 1 << 20).expect("two buckets");
+            writer.meet();
+            Index::recovered(&geometry, 1, Vec::new()).split(&*writer, 1, |_| MOVING);
+        });
+        model.meet();
+        let aim = table().aim(&*model, MOVING);
+        if let Some(ticket) = Table::begin(&*model, aim.home) {
+            let found = table().find_in(&*model, aim.home, MOVING, |_| true);
+            if Table::unchanged(&*model, ticket) && Table::is_home(&*model, aim) {
+                whole(model.value(found.expect("the key is there at all times").1));
+            }
+        }
+        writer.join().unwrap();
+        let (position, _) = table().find(&*model, MOVING, |_| true).expect("the key is there in the end");
+        assert_eq!(position.home, 1);
     });
 }
 
@@ -197,8 +228,8 @@ fn what_is_pinned_is_not_used_again() {
             }
         });
         model.meet();
-        if let Some(ticket) = table().begin(&*model, HASH)
-            && let Some((_, slot)) = table().find(&*model, HASH, |_| true)
+        if let Some(ticket) = Table::begin(&*model, 0)
+            && let Some((_, slot)) = table().find_in(&*model, 0, HASH, |_| true)
         {
             let pin = PinTable::alone().pin(&*model, 1, 0, slot.block_at()).unwrap();
             if Table::unchanged(&*model, ticket) {

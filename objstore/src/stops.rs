@@ -15,7 +15,7 @@ use star_core::{
     store::{Encoding, Store},
 };
 
-use crate::{MappedStore, Options, Reader};
+use crate::{MappedStore, Options, Reader, StoreFile};
 
 thread_local! {
     /// Stores that this thread may make until it is killed; `None` for as many as it likes.
@@ -122,7 +122,7 @@ fn outcomes(before: &Contents, op: Op, version: u64) -> Vec<Contents> {
 }
 
 fn options(path: &Path) -> Options {
-    // Two buckets, so that chains of overflow buckets come and go.
+    // Few buckets, so that they come into use one after another and chains of overflow buckets come and go.
     Options {
         path: path.to_path_buf(),
         capacity_bytes: 1 << 20,
@@ -192,6 +192,8 @@ fn at_each_store(start: &[Op], ops: &[Op], step: usize) -> u64 {
         LEFT.set(Some(0));
         let _ = catch_unwind(AssertUnwindSafe(|| drop(store)));
         LEFT.set(None);
+        let verified = StoreFile::open(&path).unwrap().verify();
+        assert!(verified.damage.is_empty() && verified.unsettled == 0, "stop {stop}: {verified:?}");
         let store = reopened(&path, stop);
         assert!(allowed.contains(&contents(&store)), "stop {stop}: {:?}", contents(&store).keys());
         drop(store);
@@ -213,6 +215,17 @@ fn a_kill_before_any_store_loses_nothing() {
     let stops = at_each_store(&start, &ops, 1);
     println!("killed at each of {stops} stores");
     assert!(stops > 800, "{stops}");
+}
+
+/// The same while buckets with continuations are split: keys that stay together until there are eight buckets.
+#[test]
+fn a_kill_while_a_bucket_is_split_loses_nothing() {
+    let together: Vec<u64> = (0..).filter(|number| key(*number).hash() >> 32 & 3 == 1).take(34).collect();
+    let start: Vec<Op> = together[..14].iter().map(|number| Op::Set(*number, 8)).collect();
+    let mut ops: Vec<Op> = together[14..].iter().map(|number| Op::Set(*number, 8)).collect();
+    ops.extend([Op::Replace(together[3], 8), Op::Delete(together[20]), Op::Set(together[20], 9)]);
+    let stops = at_each_store(&start, &ops, 1);
+    println!("killed at each of {stops} stores");
 }
 
 /// The same while objects are moved to make room in one piece.

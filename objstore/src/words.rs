@@ -15,6 +15,18 @@ pub(crate) trait Words {
     fn load_row<const N: usize>(&self, at_word: usize) -> [u64; N] {
         std::array::from_fn(|i| self.load(at_word + i, Ordering::Relaxed))
     }
+    /// Which words of a row have `tag` as their highest 16 bits: bit `4 * i + 3` stands for word `i`. Orders nothing, and
+    /// each word may be of another moment.
+    #[inline]
+    fn tagged<const N: usize>(&self, at_word: usize, tag: u16) -> u32 {
+        // Which of them it is cannot be foreseen: without a branch per word the processor goes on with what follows while
+        // the row is still on its way from memory.
+        let row: [u64; N] = self.load_row(at_word);
+        let bit = |(i, word): (usize, u64)| u32::from(word >> 48 == u64::from(tag)) << (4 * i + 3);
+        row.into_iter().enumerate().map(bit).fold(0, |all, one| all | one)
+    }
+    /// Asks for what lies at this byte, to be looked at soon.
+    fn prefetch(&self, _at: usize) {}
     fn store(&self, at_word: usize, value: u64, order: Ordering);
     /// Puts `value` in place of a zero; false, and nothing done, if there was something else. Orders nothing.
     fn claim(&self, at_word: usize, value: u64) -> bool;
@@ -36,6 +48,17 @@ impl Words for Memory {
     #[inline]
     fn load_row<const N: usize>(&self, at_word: usize) -> [u64; N] {
         Memory::load_row(self, at_word)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    fn tagged<const N: usize>(&self, at_word: usize, tag: u16) -> u32 {
+        Memory::tagged::<N>(self, at_word, tag)
+    }
+
+    #[inline]
+    fn prefetch(&self, at: usize) {
+        Memory::prefetch(self, at, 1);
     }
 
     #[inline]

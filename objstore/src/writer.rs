@@ -17,6 +17,7 @@ use star_core::{
     note::Note,
     store::{Encoding, Entry, NoSpace, Object, Place, Store, Usage},
 };
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     alloc::Allocator,
@@ -96,7 +97,7 @@ impl MappedStore {
         let file = new.install(path)?;
         pins::show_writer(&file, &geometry);
         Ok(Self {
-            index: Index::empty(&geometry),
+            index: Index::empty(&memory, &geometry),
             allocator: Allocator::new(geometry.area_bytes),
             marks: Allocator::new(geometry.marks_bytes),
             keys: vec![BTreeSet::new(); usize::from(geometry.stars)],
@@ -205,7 +206,7 @@ impl MappedStore {
         let mut found = None;
         let (position, slot) = self.index.table.find(&*self.memory, key.hash(), |slot| {
             found = Block::read(&self.memory, &self.geometry, slot.block_at())
-                .filter(|block| block.has_key(&self.memory, key));
+                .filter(|block| block.has_key(&self.memory, key.as_str()));
             found.is_some()
         })?;
         Some((position, slot, found?))
@@ -249,8 +250,19 @@ impl MappedStore {
             Some(offset) => Block::create(&self.memory, self.geometry.marks_at + offset, key, Encoding::Raw, shape),
             None => self.new_block(key, Encoding::Raw, 0)?,
         };
-        self.index.insert(&*self.memory, key.hash(), Slot::new(key.hash(), block.at, false, true));
+        self.insert(key, Slot::new(key.hash(), block.at, false, true));
         Ok(())
+    }
+
+    /// Adds a slot for a key that has none, for which there is room.
+    fn insert(&mut self, key: &Key, slot: Slot) {
+        let (memory, geometry, mut name) = (&*self.memory, &self.geometry, Vec::new());
+        self.index.insert(memory, key.hash(), slot);
+        self.index.grow(memory, |slot| {
+            let block = Block::read(memory, geometry, slot.block_at()).expect("a slot leads to a block");
+            block.copy_key(memory, &mut name);
+            xxh3_64(&name)
+        });
     }
 
     fn names(&mut self, key: &Key) -> &mut BTreeSet<CompactString> {
@@ -354,7 +366,7 @@ impl Store for MappedStore {
                 Index::replace(&*self.memory, position, new);
                 self.free_block(old_block);
             }
-            None => self.index.insert(&*self.memory, key.hash(), new),
+            None => self.insert(key, new),
         }
         self.set_placed(self.placed - 1);
         self.journal.note(key.as_str(), version, Some(value_bytes as u64));

@@ -4,10 +4,11 @@ use std::{
     cell::Cell,
     fs::{File, OpenOptions},
     path::Path,
+    ptr::NonNull,
     sync::{
         Mutex,
         atomic::{
-            AtomicU16, AtomicUsize,
+            AtomicU16, AtomicU64, AtomicUsize,
             Ordering::{Acquire, Relaxed, Release},
         },
     },
@@ -52,9 +53,10 @@ impl Holder {
         Some(Self { file, memory, table, pins_at: geometry.pins_at, records, claimed, claiming: Mutex::new(()) })
     }
 
-    /// Pins a block; None if there is no room for another pin. See [`PinTable::pin`] for what it takes to hold.
-    #[inline]
-    pub(crate) fn pin(&self, block_at: usize) -> Option<Pin<'_>> {
+    /// Pins a block; None if there is no room for another pin. See [`PinTable::pin`] for what it takes to hold. Returns the
+    /// pin's word, for [`Self::unpin`].
+    #[inline(always)]
+    pub(crate) fn pin(&self, block_at: usize) -> Option<usize> {
         let from = own_number();
         let mut tried = 0;
         loop {
@@ -62,7 +64,7 @@ impl Holder {
             for record in &self.records[tried..claimed] {
                 let record = usize::from(record.load(Relaxed));
                 if let Some(at_word) = self.table.pin(&self.memory, record, from, block_at) {
-                    return Some(Pin { holder: self, at_word });
+                    return Some(at_word);
                 }
             }
             tried = claimed;
@@ -72,10 +74,22 @@ impl Holder {
         }
     }
 
-    /// Ends a pin whose guard was let go with [`Pin::keep`].
+    /// Ends a pin.
     #[inline]
     pub(crate) fn unpin(&self, at_word: usize) {
         PinTable::unpin(&self.memory, at_word);
+    }
+
+    /// A pin's word itself. The pin ends when a zero is stored there, with Release.
+    #[inline]
+    pub(crate) fn word(&self, at_word: usize) -> NonNull<AtomicU64> {
+        self.memory.word(at_word)
+    }
+
+    /// Whether a pin of this reader stands. Nobody may be about to pin more.
+    pub(crate) fn has_pins(&self) -> bool {
+        let claimed = &self.records[..self.claimed.load(Acquire)];
+        claimed.iter().any(|record| self.table.has_pins(&self.memory, usize::from(record.load(Relaxed))))
     }
 
     /// Claims one more record than `known`, if nobody else did; false if there is none.
@@ -118,29 +132,6 @@ impl Drop for Holder {
         for record in &self.records[..*self.claimed.get_mut()] {
             let _ = lock::unlock(&self.file, self.byte_of(usize::from(record.load(Relaxed))));
         }
-    }
-}
-
-/// A pin, until it is dropped.
-#[derive(Debug)]
-pub(crate) struct Pin<'a> {
-    holder: &'a Holder,
-    at_word: usize,
-}
-
-impl Pin<'_> {
-    /// Leaves the pin standing, for [`Holder::unpin`].
-    pub(crate) fn keep(self) -> usize {
-        let at_word = self.at_word;
-        std::mem::forget(self);
-        at_word
-    }
-}
-
-impl Drop for Pin<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        self.holder.unpin(self.at_word);
     }
 }
 

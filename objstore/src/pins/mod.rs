@@ -12,7 +12,7 @@ use std::{
     sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst},
 };
 
-pub(crate) use holder::{Holder, Pin};
+pub(crate) use holder::Holder;
 pub(crate) use limbo::Limbo;
 
 use crate::{
@@ -90,10 +90,11 @@ impl PinTable {
     /// Pins a block in the first free slot of a record from `from` on; returns the slot's word, None if all are used.
     ///
     /// The pin holds only if the bucket that named the block is found unchanged after this call.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pin(self, memory: &impl Words, record: usize, from: usize, block_at: usize) -> Option<usize> {
         for i in 0..SLOTS {
-            let slot = (from + i) % SLOTS;
+            // No remainder: `from` is a slot's number.
+            let slot = if from + i < SLOTS { from + i } else { from + i - SLOTS };
             let at_word = self.slot(record, slot);
             if memory.load(at_word, Relaxed) != 0 {
                 continue;
@@ -116,6 +117,11 @@ impl PinTable {
     pub(crate) fn unpin(memory: &impl Words, at_word: usize) {
         // Release: what was read of the block was read before.
         memory.store(at_word, 0, Release);
+    }
+
+    /// Whether there is a pin in a record. Acquire: who finds that there is none knows that their readers are done.
+    fn has_pins(self, memory: &impl Words, record: usize) -> bool {
+        (0..SLOTS).any(|slot| memory.load(self.slot(record, slot), Acquire) != 0)
     }
 
     /// Whether a pin names this block, which the caller has taken out of its bucket.

@@ -6,7 +6,7 @@ use super::{Live, Reader, Reason, Step, Surroundings};
 use crate::{
     block::Block,
     header::{Header, Permit, Refusal},
-    index::Table,
+    index::{Extent, Table},
 };
 
 /// Buckets that are looked at under one permit: few enough that a lease which is renewed outlasts them.
@@ -28,8 +28,7 @@ impl Reader {
     ///
     /// Each key by itself is as linearizable as [`Self::contains`]: what was there all the time is listed, what was not
     /// there at any time is not, and a write that was answered before this call is seen. All keys together are of no one
-    /// moment. Looks at the whole index, whatever the prefix: some 10 ns for each key of the store and 4 for each that
-    /// there is room for.
+    /// moment. Looks at all keys, whatever the prefix: some 10 ns for each.
     pub fn list(&self, prefix: &str) -> Result<Listing, Reason> {
         self.list_among(prefix, &mut Live(&self.clock))
     }
@@ -37,12 +36,20 @@ impl Reader {
     pub(crate) fn list_among<S: Surroundings>(&self, prefix: &str, around: &mut S) -> Result<Listing, Reason> {
         let mut found = Vec::new();
         let mut first = 0;
-        while first < self.geometry.buckets {
-            let buckets = first..(first + BUCKETS_AT_ONCE).min(self.geometry.buckets);
+        loop {
+            // Again each time: a bucket that is split after it was looked at moves keys behind the last one, to where they
+            // are met again, and one that was split before has stored so before it closed.
+            let end = Extent::load(&self.memory).used().min(self.geometry.buckets);
+            let buckets = first..(first + BUCKETS_AT_ONCE).min(end);
+            if buckets.is_empty() {
+                break;
+            }
             self.list_part(buckets.clone(), prefix, &mut found, around)?;
             first = buckets.end;
         }
-        found.sort_unstable();
+        // Of a key that was met twice, clean and dirty, the second stays.
+        found.sort_unstable_by(|one, other| one.0.cmp(&other.0).then(other.1.cmp(&one.1)));
+        found.dedup_by(|one, other| one.0 == other.0);
         let mut listing = Listing::default();
         for (key, dirty) in found {
             if dirty { listing.dirty.push(key) } else { listing.keys.push(key) }
@@ -94,7 +101,7 @@ impl Reader {
         let known = found.len();
         for _ in 0..LOOKS_MAX {
             found.truncate(known);
-            if let Some(ticket) = Table::begin_at(&self.memory, home) {
+            if let Some(ticket) = Table::begin(&self.memory, home) {
                 let mut name = Vec::new();
                 let whole = self.table.each(&self.memory, home, |slot| {
                     around.at(Step::Found);

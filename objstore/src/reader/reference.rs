@@ -1,35 +1,45 @@
 //! An object in place.
+#![allow(unsafe_code, reason = "a pin is what makes bytes in place sound")]
 
-use std::{fmt, ops::Deref, sync::Arc};
+use std::{
+    fmt, mem,
+    ops::Deref,
+    ptr::NonNull,
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering::Release},
+    },
+};
 
 use star_core::{Version, store::Encoding};
 
-use super::Reader;
+use super::{Pinned, Reader};
+use crate::{memory::Memory, pins::Holder};
 
 /// An object in the mapped file, pinned: its bytes stay where and as they are until this is dropped, also after the
-/// object was replaced or removed. They are aligned to 8 bytes, from 4 KiB on to 64.
+/// object was replaced or removed, and after its reader was dropped. They are aligned to 8 bytes, from 4 KiB on to 64.
 ///
 /// What is pinned takes room of the store that it cannot use again. Neither a `Ref` nor its reader may be used in a
 /// process that was forked from the one that made them.
 pub struct Ref {
-    reader: Arc<Reader>,
-    /// Where the value begins in the file, and its bytes.
-    value_at: usize,
-    value_bytes: usize,
+    value: NonNull<[u8]>,
     version: Version,
     encoding: Encoding,
-    /// The word of the pin table.
-    pin: usize,
+    /// The word of the pin table, which is also what keeps both mappings where they are: see [`leave`]. A count that
+    /// threads share would cost as much as the rest of a read.
+    pin: NonNull<AtomicU64>,
 }
 
+// SAFETY: both addresses belong to the whole process and are good until this is dropped, on whatever thread.
+unsafe impl Send for Ref {}
+// SAFETY: as above; shared, it is only read.
+unsafe impl Sync for Ref {}
+
 impl Ref {
-    pub(super) fn new(
-        reader: Arc<Reader>,
-        (value_at, value_bytes): (usize, usize),
-        (version, encoding): (Version, Encoding),
-        pin: usize,
-    ) -> Self {
-        Self { reader, value_at, value_bytes, version, encoding, pin }
+    #[inline]
+    pub(super) fn new(reader: &Reader, pinned: Pinned<'_>) -> Self {
+        let ((at, bytes), (version, encoding)) = (pinned.value, pinned.what);
+        Self { value: reader.memory.address_of(at, bytes), version, encoding, pin: pinned.keep() }
     }
 
     /// The object's version.
@@ -47,12 +57,11 @@ impl Deref for Ref {
     type Target = [u8];
 
     #[inline]
-    #[allow(unsafe_code, reason = "a pin is what makes bytes in place sound")]
     fn deref(&self) -> &[u8] {
         // SAFETY: the writer of the file stores to a block only before its publishing and after no pin names it. This
         // pin was found standing while the block was published, and stands until `self`, which the slice borrows, is
-        // dropped.
-        unsafe { self.reader.memory.bytes(self.value_at, self.value_bytes) }
+        // dropped. Until then the mapping is there as well: whoever drops the reader leaves it while a pin stands.
+        unsafe { self.value.as_ref() }
     }
 }
 
@@ -65,14 +74,46 @@ impl AsRef<[u8]> for Ref {
 impl Drop for Ref {
     #[inline]
     fn drop(&mut self) {
-        if let Some(holder) = &self.reader.holder {
-            holder.unpin(self.pin);
-        }
+        // SAFETY: the mapping is there until its pins are found gone, and this one is gone with the very access.
+        // Release: what was read of the block was read before.
+        unsafe { self.pin.as_ref() }.store(0, Release);
     }
 }
 
 impl fmt::Debug for Ref {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ref").field("version", &self.version).field("bytes", &self.value_bytes).finish_non_exhaustive()
+        f.debug_struct("Ref").field("version", &self.version).field("bytes", &self.value.len()).finish_non_exhaustive()
     }
+}
+
+/// What readers that were dropped have left: mappings in which objects are still held in place.
+static LEFT: Mutex<Vec<(Memory, Holder)>> = Mutex::new(Vec::new());
+
+/// Keeps a reader's mappings until its pins have ended; they are looked at whenever a reader is opened or dropped.
+fn leave(memory: Memory, holder: Holder) {
+    all_left().push((memory, holder));
+}
+
+fn all_left() -> MutexGuard<'static, Vec<(Memory, Holder)>> {
+    LEFT.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+pub(super) fn let_go() {
+    all_left().retain(|(_, holder)| holder.has_pins());
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let_go();
+        if let Some(holder) = self.holder.take_if(|holder| holder.has_pins()) {
+            leave(mem::replace(&mut self.memory, Memory::none()), holder);
+        }
+    }
+}
+
+/// How many readers have left something.
+#[cfg(test)]
+pub(super) fn left() -> usize {
+    let_go();
+    all_left().len()
 }

@@ -1,5 +1,7 @@
 //! What may happen between the steps of a read. Each test fails when the steps are put in another order.
 
+use std::sync::Arc;
+
 use star_core::{config::GroupAccess, store::Store};
 
 use super::*;
@@ -57,12 +59,21 @@ impl Scene {
     }
 
     fn set(&mut self, value: &str) {
-        let (key, version) = (Key::new(KEY), Version(self.next_version));
+        self.set_key(&Key::new(KEY), value);
+    }
+
+    fn set_key(&mut self, key: &Key, value: &str) {
+        let version = Version(self.next_version);
         self.next_version += 1;
-        let place = self.store().place(&key, Encoding::Raw, value.len()).unwrap();
+        let place = self.store().place(key, Encoding::Raw, value.len()).unwrap();
         self.store().fill(place, 0, value.as_bytes());
-        self.store().mark_dirty(&key).unwrap();
-        self.store().publish(&key, place, version, false);
+        self.store().mark_dirty(key).unwrap();
+        self.store().publish(key, place, version, false);
+    }
+
+    /// Other keys, so that there are several buckets.
+    fn crowd(&mut self) {
+        (0..30).for_each(|number| self.set_key(&Key::new(format!("crowd-{number}")), "value"));
     }
 
     fn restart(&mut self) {
@@ -75,7 +86,7 @@ impl Scene {
         let reader = Reader::open(self.options().path).unwrap();
         let mut buffer = Vec::new();
         let mut scripted = Scripted { scene: self, script, seen: Vec::new() };
-        let answer = reader.copy(&Key::new(KEY), &mut buffer, &mut scripted);
+        let answer = reader.copy(KeyRef::new(KEY), &mut buffer, &mut scripted);
         (answer, String::from_utf8(buffer).unwrap())
     }
 
@@ -102,8 +113,9 @@ impl Scene {
             }
         };
         let mut scripted = Scripted { scene: self, script, seen: Vec::new() };
-        let pinned = reader.pin(&Key::new(KEY), &mut scripted)?;
-        Ok(pinned.map(|Pinned { value: (at, bytes), .. }| {
+        let pinned = reader.pin(KeyRef::new(KEY), &mut scripted)?;
+        Ok(pinned.map(|pinned| {
+            let (at, bytes) = pinned.value;
             let mut copy = Vec::new();
             assert!(reader.memory.copy(at / WORD, bytes, &mut copy));
             copy
@@ -294,7 +306,7 @@ fn a_writer_that_stopped_in_a_change_is_not_waited_for() {
     let reader = Reader::open(scene.options().path).unwrap();
     let file = File::options().read(true).write(true).open(scene.options().path).unwrap();
     let memory = Memory::writable(&file, reader.geometry.file_bytes).unwrap();
-    let bucket = Table::at_word(reader.table.home(Key::new(KEY).hash()));
+    let bucket = Table::at_word(reader.table.home(&reader.memory, Key::new(KEY).hash()));
     memory.store(
         bucket,
         memory.load(bucket, std::sync::atomic::Ordering::Relaxed) + 1,
@@ -339,6 +351,26 @@ fn an_object_that_is_replaced_while_it_is_pinned_is_looked_for_again() {
         scene.store().release_pinned();
         assert_eq!(scene.store().pinned().objects, 0, "{step:?}: the pin of a look that came to nothing is gone");
     }
+}
+
+/// What is held in place outlives the reader that it was read with, and the store knows of it as before.
+#[test]
+fn an_object_in_place_needs_no_reader() {
+    let mut scene = Scene::forever();
+    scene.set("old");
+    let reader = scene.reader();
+    let old = reader.get_ref(&Key::new(KEY)).unwrap().unwrap();
+    drop(reader);
+    (0..1000).for_each(|i| scene.set(["odd", "eve"][i % 2]));
+    scene.store().release_pinned();
+    assert_eq!((&*old, scene.store().pinned().objects), (&b"old"[..], 1));
+    assert!(reference::left() >= 1, "its mapping is kept");
+    drop(old);
+    let pinned = |scene: &mut Scene| {
+        scene.store().release_pinned();
+        scene.store().pinned().objects
+    };
+    assert_eq!(pinned(&mut scene), 0);
 }
 
 #[test]
@@ -429,7 +461,7 @@ fn what_dead_readers_pinned_comes_back() {
             2 => {
                 let holder = reader.holder.as_ref().unwrap();
                 let at = Table::new(&reader.geometry).find(&reader.memory, key.hash(), |_| true).unwrap().1.block_at();
-                holder.pin(at).unwrap().keep();
+                holder.pin(at).unwrap();
             }
             _ => {}
         }
@@ -446,47 +478,4 @@ fn what_dead_readers_pinned_comes_back() {
     assert_eq!(scene.store().usage().used_bytes, 0);
 }
 
-#[test]
-fn a_list_is_of_one_permission() {
-    let mut scene = Scene::new();
-    let leave_and_return = |scene: &mut Scene| {
-        (0..2).for_each(|star| scene.store().set_serving(star_core::StarId(star), false));
-        scene.set("written while it was away");
-        scene.allow(LEASE);
-    };
-    let listing = scene.list_with(Step::Checked, leave_and_return).unwrap();
-    assert_eq!((listing.keys, listing.dirty), (vec![Key::new(KEY)], vec![]));
-    let lapse = |scene: &mut Scene| scene.now = LEASE;
-    assert_eq!(scene.list_with(Step::Checked, lapse), Err(Reason::NoLease));
-    scene.now = Time(10);
-    scene.store().set_serving(star_core::StarId(1), false);
-    assert_eq!(scene.list_with(Step::Checked, |_| {}), Err(Reason::NotServing));
-}
-
-#[test]
-fn a_list_tells_what_is_sure_from_what_is_dirty() {
-    let mut scene = Scene::new();
-    scene.set("value");
-    let new = Key::new("new");
-    let listing = scene.list_with(Step::Permitted, |scene| scene.store().mark_dirty(&Key::new("new")).unwrap());
-    let listing = listing.unwrap();
-    assert_eq!((listing.keys, listing.dirty), (vec![Key::new(KEY)], vec![new]));
-    let listing = scene.list_with(Step::Permitted, |scene| scene.store().mark_dirty(&Key::new(KEY)).unwrap());
-    assert_eq!(listing.unwrap().dirty, [Key::new(KEY), Key::new("new")]);
-}
-
-#[test]
-fn a_bucket_that_changes_while_it_is_listed_is_looked_at_again() {
-    let mut scene = Scene::new();
-    scene.set("value");
-    let (old, table) = (Key::new(KEY), scene.reader().table);
-    // In a bucket that comes later; its block takes the old one's room, which the reader is about to look at.
-    let later = |key: &Key| table.home(key.hash()) > table.home(old.hash());
-    let new = (0..1000).map(|i| Key::new(format!("b-{i:03}"))).find(later).unwrap();
-    let replace = |scene: &mut Scene| {
-        scene.store().remove(&old, false);
-        let place = scene.store().place(&new, Encoding::Raw, 5).unwrap();
-        scene.store().publish(&new, place, Version(9), false);
-    };
-    assert_eq!(scene.list_with(Step::Found, replace).unwrap().keys, std::slice::from_ref(&new));
-}
+mod lists;

@@ -1,7 +1,7 @@
 //! The same client for programs without an async runtime.
 
 use bytes::Bytes;
-use star_core::{Key, Version, message::Condition};
+use star_core::{KeyRef, Version, message::Condition};
 
 use super::{CasOutcome, ClientError, Object, ObjectRef, Options, Page, StarClient, mapped::MappedRead};
 
@@ -31,25 +31,29 @@ impl BlockingClient {
     }
 
     /// See [`StarClient::get`].
+    #[inline]
     pub fn get(&self, key: &str) -> Result<Option<Object>, ClientError> {
-        let key = Key::new(key);
+        let key = KeyRef::new(key);
         // Entering the runtime costs as much as the read.
-        match self.client.inner.servers.read_mapped(&key) {
+        match self.client.inner.servers.read_mapped(key) {
             MappedRead::Answer(answer) => Ok(answer),
-            MappedRead::AskServer => self.runtime.block_on(self.client.get_from_server(key)),
+            MappedRead::AskServer => self.ask(key),
         }
     }
 
     /// See [`StarClient::get_ref`].
+    #[inline]
     pub fn get_ref(&self, key: &str) -> Result<Option<ObjectRef>, ClientError> {
-        let key = Key::new(key);
-        match self.client.inner.servers.pin_mapped(&key) {
+        let key = KeyRef::new(key);
+        match self.client.inner.servers.pin_mapped(key) {
             MappedRead::Answer(answer) => Ok(answer),
-            MappedRead::AskServer => {
-                let object = self.runtime.block_on(self.client.get_from_server(key))?;
-                Ok(object.map(ObjectRef::Copied))
-            }
+            MappedRead::AskServer => Ok(self.ask(key)?.map(ObjectRef::Copied)),
         }
+    }
+
+    #[cold]
+    fn ask(&self, key: KeyRef<'_>) -> Result<Option<Object>, ClientError> {
+        self.runtime.block_on(self.client.get_from_server(key.to_key()))
     }
 
     /// See [`StarClient::delete`].

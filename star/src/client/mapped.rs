@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use star_core::{Clock, Key, Time, Version, store::Encoding};
+use star_core::{Clock, Key, KeyRef, Time, Version, store::Encoding};
 use star_objstore::{Answer, Reader, Reason, Ref};
 
 use super::Object;
@@ -109,7 +109,7 @@ impl Mapped {
 
     /// A copy of the key's object, if this store can answer.
     #[inline]
-    pub(super) fn get(&self, key: &Key) -> Result<MappedRead<Object>, Reason> {
+    pub(super) fn get(&self, key: KeyRef<'_>) -> Result<MappedRead<Object>, Reason> {
         self.with(|reader| {
             let mut value = Vec::new();
             match reader.get(key, &mut value) {
@@ -154,7 +154,7 @@ impl Mapped {
 
     /// The key's object in place, if this store can answer; a copy if nothing more can be pinned.
     #[inline]
-    pub(super) fn get_ref(&self, key: &Key) -> Result<MappedRead<ObjectRef>, Reason> {
+    pub(super) fn get_ref(&self, key: KeyRef<'_>) -> Result<MappedRead<ObjectRef>, Reason> {
         let found = self.with(|reader| match reader.get_ref(key) {
             Ok(found) => Ok(MappedRead::Answer(found.map(ObjectRef::InPlace))),
             Err(Reason::Dirty | Reason::Contended) => Ok(MappedRead::AskServer),
@@ -170,7 +170,7 @@ impl Mapped {
     }
 
     /// Whether the key has an object, if this store can answer.
-    pub(super) fn contains(&self, key: &Key) -> Result<MappedRead<()>, Reason> {
+    pub(super) fn contains(&self, key: KeyRef<'_>) -> Result<MappedRead<()>, Reason> {
         self.with(|reader| match reader.contains(key) {
             Ok(found) => Ok(MappedRead::Answer(found.then_some(()))),
             Err(Reason::Dirty | Reason::Contended) => Ok(MappedRead::AskServer),

@@ -30,7 +30,7 @@ use names::{Names, Ticket};
 pub use room::Room;
 use servers::Servers;
 use star_core::{
-    Clock, ErrorCode, Key, RequestId, Time, Version,
+    Clock, ErrorCode, Key, KeyRef, RequestId, Time, Version,
     message::{Condition, Request, RequestBody, Response, ResponseBody},
     network::ClientOptions,
     store::Encoding,
@@ -186,28 +186,31 @@ impl StarClient {
 
     /// Whether the key has an object.
     pub async fn contains(&self, key: &str) -> Result<bool, ClientError> {
-        let key = Key::new(key);
-        match self.inner.servers.is_mapped(&key) {
+        let key = KeyRef::new(key);
+        match self.inner.servers.is_mapped(key) {
             MappedRead::Answer(answer) => Ok(answer.is_some()),
-            MappedRead::AskServer => Ok(self.get_from_server(key).await?.is_some()),
+            MappedRead::AskServer => Ok(self.get_from_server(key.to_key()).await?.is_some()),
         }
     }
 
     /// The key's latest object; `None` if it has none.
+    #[inline]
     pub async fn get(&self, key: &str) -> Result<Option<Object>, ClientError> {
-        let key = Key::new(key);
-        match self.inner.servers.read_mapped(&key) {
+        let key = KeyRef::new(key);
+        match self.inner.servers.read_mapped(key) {
             MappedRead::Answer(answer) => Ok(answer),
-            MappedRead::AskServer => self.get_from_server(key).await,
+            // What waits is apart, and on the heap: a read that does not wait must not make room for it.
+            MappedRead::AskServer => Box::pin(self.get_from_server(key.to_key())).await,
         }
     }
 
     /// The key's latest object; `None` if it has none. From a mapped store it is not copied, whatever its size.
+    #[inline]
     pub async fn get_ref(&self, key: &str) -> Result<Option<ObjectRef>, ClientError> {
-        let key = Key::new(key);
-        match self.inner.servers.pin_mapped(&key) {
+        let key = KeyRef::new(key);
+        match self.inner.servers.pin_mapped(key) {
             MappedRead::Answer(answer) => Ok(answer),
-            MappedRead::AskServer => Ok(self.get_from_server(key).await?.map(ObjectRef::Copied)),
+            MappedRead::AskServer => Ok(Box::pin(self.get_from_server(key.to_key())).await?.map(ObjectRef::Copied)),
         }
     }
 

@@ -13,7 +13,7 @@ use parking_lot::RwLock;
 use serde::Deserialize;
 use star_control::ClusterState;
 use star_core::{
-    Clock, Key, Time,
+    Clock, Key, KeyRef, Time,
     message::{Local, Request, RequestBody, Response, ResponseBody, Wire, frame::FrameKind},
     network::{NetworkError, TcpClient},
 };
@@ -205,13 +205,13 @@ impl Servers {
     }
 
     /// Whether the key has an object, if the mapped store can answer.
-    pub(super) fn is_mapped(&self, key: &Key) -> MappedRead<()> {
+    pub(super) fn is_mapped(&self, key: KeyRef<'_>) -> MappedRead<()> {
         self.mapped.contains(key).unwrap_or_else(|_| self.look_for_another())
     }
 
     /// Reads from the mapped store, if it can answer.
     #[inline]
-    pub(super) fn read_mapped(&self, key: &Key) -> MappedRead<Object> {
+    pub(super) fn read_mapped(&self, key: KeyRef<'_>) -> MappedRead<Object> {
         self.mapped.get(key).unwrap_or_else(|_| self.look_for_another())
     }
 
@@ -226,7 +226,7 @@ impl Servers {
 
     /// The same without a copy.
     #[inline]
-    pub(super) fn pin_mapped(&self, key: &Key) -> MappedRead<ObjectRef> {
+    pub(super) fn pin_mapped(&self, key: KeyRef<'_>) -> MappedRead<ObjectRef> {
         self.mapped.get_ref(key).unwrap_or_else(|_| self.look_for_another())
     }
 
