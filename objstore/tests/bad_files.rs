@@ -74,11 +74,11 @@ fn a_newer_format_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store");
     let mut bytes = sound(&path);
-    bytes[8] = 3;
+    bytes[8] = 4;
     fs::write(&path, &bytes).unwrap();
     for result in both(&path) {
         let error = result.unwrap_err();
-        assert!(matches!(error, OpenError::NewerFormat { found: 3, known: 2, .. }), "{error}");
+        assert!(matches!(error, OpenError::NewerFormat { found: 4, known: 3, .. }), "{error}");
     }
 }
 

@@ -184,7 +184,9 @@ impl<S: Subject> World<S> {
             }
             FaultKind::Stop => {
                 let lasts = lasts(faults.down_max);
-                let can = self.can_lose(first) && self.server(first).stop.is_none();
+                // Where no copy may be lost, two that end up with one star each would wait for each other.
+                let alone = self.settings.loses_copies || self.servers.iter().all(|server| server.stop.is_none());
+                let can = self.can_lose(first) && self.server(first).stop.is_none() && alone;
                 can.then(|| {
                     // It hands over first; how long that takes is up to the others.
                     let give_up_at = self.now + self.settings.hand_over_max();
