@@ -15,7 +15,7 @@ const STATED: [(Bug, Mode, &str, u64); 40] = [
     (Bug::Star(Star::VersionReused), Mode::Turnover, "clean means latest", 60),
     (Bug::Star(Star::RequestIdForgotten), Mode::Turnover, "exactly once", 20),
     (Bug::Star(Star::RequestIdForgotten), Mode::Turnover, "and then", 20),
-    (Bug::Star(Star::EpochMissingFromAcks), Mode::Churn, "committed on all members", 100),
+    (Bug::Star(Star::EpochMissingFromAcks), Mode::Churn, "committed on all members", 300),
     (Bug::Star(Star::MajorityCommits), Mode::Turnover, "committed on all members", 5),
     (Bug::Star(Star::InstallKeepsOwnStamps), Mode::Turnover, "agreement", 40),
     (Bug::Star(Star::InstallKeepsOwnStamps), Mode::Turnover, "committed on all members", 60),

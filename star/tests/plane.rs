@@ -113,18 +113,21 @@ fn a_server_says_what_it_waits_for_and_refuses_until_the_plane_is_founded() {
 }
 
 #[test]
-fn after_a_full_stop_epochs_go_on_and_the_objects_are_gone() {
+fn after_a_full_stop_epochs_go_on_and_the_objects_are_there() {
     block_on(async {
         let (_directory, config) = place(3);
         let servers = start_all(&config);
         let addr = config.cluster.servers[0].addr.clone();
-        client(&config).await.set("k", "v").await.expect("a write");
+        let first = client(&config).await;
+        first.set("k", "v").await.expect("a write");
         let before = status(&addr).await.expect("a status");
         servers.into_iter().for_each(StarServer::stop);
         let _servers = start_all(&config);
         let client = client(&config).await;
-        // Written anew, for the first time: nothing of it is left.
-        assert_eq!(client.set("k", "w").await.expect("a write"), Version(1));
+        assert_eq!(client.get("k").await.expect("a read").expect("an object").value, "v");
+        assert_eq!(client.set("k", "w").await.expect("a write"), Version(2));
+        // A client of the time before is forgotten with what it had done, and goes on under another name.
+        assert_eq!(first.set("k", "x").await.expect("a write"), Version(3));
         let after = status(&addr).await.expect("a status");
         assert_eq!(before["cluster"]["cluster"], after["cluster"]["cluster"], "it is the same cluster");
         for (before, after) in epochs(&before).into_iter().zip(epochs(&after)) {
