@@ -253,7 +253,7 @@ mod tests {
         let (mut state, both) = (ClusterState::new("test-1", 1), BTreeSet::from([ServerId(0), ServerId(1)]));
         for name in ["a", "b"] {
             let record = ServerRecord { name: name.into(), incarnation: Incarnation(1), ..ServerRecord::default() };
-            state = registered(&state, &record).0;
+            state = registered(&state, &record, &both).0;
         }
         // a holds the star and ends; b is a learner that is ready to join, and ends as well.
         state.servers[0].standing = Standing::Stopping;

@@ -111,7 +111,7 @@ impl Walk {
         self.ending.remove(&id);
         let before = self.state.server(id).expect("it is known").clone();
         let life = crate::view::ServerRecord { incarnation: Incarnation(before.incarnation.0 + 1), ..before };
-        let next = registered(&self.state, &life).0;
+        let next = registered(&self.state, &life, &self.alive).0;
         self.install(Some(next), None);
         self.alive.insert(id);
     }
