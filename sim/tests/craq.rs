@@ -21,7 +21,12 @@ fn run_all(campaign: Campaign, seeds: Range<u64>) -> Summary {
     // A world in which nothing breaks proves nothing.
     for (kind, count) in FaultKind::ALL.into_iter().zip(total.faults_by_kind) {
         let wanted = match kind {
-            FaultKind::LastCopyLost | FaultKind::PlaneOlder | FaultKind::PlaneEmpty | FaultKind::StartAnew => false,
+            FaultKind::LastCopyLost
+            | FaultKind::PlaneOlder
+            | FaultKind::PlaneEmpty
+            | FaultKind::StartAnew
+            | FaultKind::FullStop
+            | FaultKind::FullCrash => false,
             FaultKind::Turnover => campaign.mode != Mode::Links,
             FaultKind::ControlCutOff | FaultKind::LongPause | FaultKind::Crash | FaultKind::Stop => {
                 campaign.mode == Mode::Churn
@@ -74,7 +79,7 @@ const STATED: [(Bug, Mode, &str, Range<u64>); 13] = [
     (Bug::NewTailKeepsOld, Mode::Churn, "not pending", 0..30),
     (Bug::NotResentToSuccessor, Mode::Turnover, "no progress", 0..20),
     (Bug::KeepsOwnPending, Mode::Turnover, "agreement", 0..30),
-    (Bug::KeepsOwnPending, Mode::Turnover, "committed on all members", 0..10),
+    (Bug::KeepsOwnPending, Mode::Turnover, "committed on all members", 0..60),
     (Bug::LeaseIgnored, Mode::Churn, "lease exclusion", 0..10),
     (Bug::RequestIdForgotten, Mode::Turnover, "exactly once", 0..10),
     (Bug::RequestIdForgotten, Mode::Links, "and then", 0..30),

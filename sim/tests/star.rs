@@ -61,7 +61,7 @@ fn servers_crash_stop_sleep_and_come_back() {
 
 #[test]
 fn stars_lose_their_last_copies_and_the_control_plane_its_memory() {
-    let total = run_all(Campaign { mode: Mode::Loss, ..Campaign::default() }, 0..600);
+    let total = run_all(Campaign { mode: Mode::Loss, ..Campaign::default() }, 0..800);
     assert!(total.faults > 2_000 && total.founded_again > 400 && total.resumed > 1_000, "{total:?}");
 }
 
