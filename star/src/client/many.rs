@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use star_core::{
-    ErrorCode, Failure, Key, RequestId, Time, Version,
+    ErrorCode, Failure, Key, KeyRef, RequestId, Time, Version,
     admission::PARTS_MAX,
     message::{Condition, ManyEntry, Request, RequestBody, Response, ResponseBody, SetEntry},
     store::Encoding,
@@ -16,7 +16,8 @@ impl StarClient {
     /// Several keys at once; each by itself is linearizable, together they are no snapshot. A mapped store answers
     /// what it can, much faster than key by key; a server is asked for the rest, 1024 keys at a time.
     pub async fn get_many(&self, keys: &[&str]) -> Result<Vec<Option<Object>>, ClientError> {
-        let keys: Vec<Key> = keys.iter().map(|key| Key::new(*key)).collect();
+        // Hashed where the caller has them: a copy that was just made is not ready to be looked at.
+        let keys: Vec<Key> = keys.iter().map(|key| KeyRef::new(key).to_key()).collect();
         let answers = self.inner.servers.read_many_mapped(&keys);
         let is_left = |answer: &MappedRead<Object>| matches!(answer, MappedRead::AskServer);
         let left: Vec<Key> =
