@@ -35,7 +35,7 @@ impl Plan {
         let base = settings::load_with(args, &overrides)?;
         let log_directory = base.service.directory.join(format!("up-{}", std::process::id()));
         // The objects go away with the servers, and so does what the control plane knows of them.
-        overrides.push(control_override(&log_directory));
+        overrides.extend([control_override(&log_directory), store_override()]);
         let config = settings::load_with(args, &overrides)?;
         let own_directories = vec![log_directory.clone()];
         Ok(Self::new(args, config, overrides, log_directory, own_directories))
@@ -61,6 +61,7 @@ impl Plan {
             set("control.backend", quoted("embedded")),
             set("service.directory", quoted(&log_directory.to_string_lossy())),
             control_override(&log_directory),
+            store_override(),
         ]);
         overrides.extend(own.iter().cloned());
         let config = settings::load_with(args, &overrides)?;
@@ -141,6 +142,11 @@ fn control_directory(log_directory: &Path) -> PathBuf {
 
 fn control_override(log_directory: &Path) -> (String, String) {
     ("control.directory".to_owned(), quoted(&control_directory(log_directory).to_string_lossy()))
+}
+
+/// Servers that come and go together leave no store behind.
+fn store_override() -> (String, String) {
+    ("store.keep".to_owned(), "false".to_owned())
 }
 
 /// The servers as the value of a key, the way the configuration file has them.

@@ -167,6 +167,8 @@ pub struct StoreConfig {
     pub group: GroupAccess,
     /// Whether to ask for pages of 2 MiB.
     pub huge_pages: bool,
+    /// Whether the file stays when its server ends and nobody takes over, so that a start goes on with it.
+    pub keep: bool,
 }
 
 impl Default for StoreConfig {
@@ -177,6 +179,7 @@ impl Default for StoreConfig {
             entries_max: 0,
             group: GroupAccess::None,
             huge_pages: false,
+            keep: true,
         }
     }
 }

@@ -95,7 +95,7 @@ impl ServerOptions {
             store_entries_max: (config.store.entries_max > 0).then_some(config.store.entries_max),
             store_group: config.store.group,
             store_huge_pages: config.store.huge_pages,
-            keeps_store: true,
+            keeps_store: config.store.keep,
             control: match config.control.backend {
                 Backend::Embedded => {
                     let directory = config.control_directory().join(&cluster.name).join(name);
