@@ -45,7 +45,7 @@ const STATED: [(Bug, Mode, &str, u64); 40] = [
     (Bug::Control(Control::LeaverTakenOut), Mode::Churn, "committed on all members", 100),
     (Bug::Control(Control::OldStateFollowed), Mode::Loss, "lease exclusion", 10),
     (Bug::Star(Star::ReadyNotedLate), Mode::Loss, "committed on all members", 100),
-    (Bug::Star(Star::EpochNotedLate), Mode::Loss, "committed on all members", 400),
+    (Bug::Star(Star::EpochNotedLate), Mode::Loss, "committed on all members", 800),
     (Bug::Star(Star::WholeIgnored), Mode::Loss, "agreement", 20),
     (Bug::Star(Star::ResumedSessionsNew), Mode::Loss, "exactly once", 60),
     (Bug::Control(Control::ClaimKept), Mode::Loss, "no progress", 40),
