@@ -91,15 +91,22 @@ impl Memory {
         pairs::tagged(cells, tag)
     }
 
-    /// Asks for the cache lines of these bytes, which may lie anywhere: so that they come while others are waited for.
+    /// Asks for the cache lines of these bytes, which may lie anywhere: so that they come while others are waited for. Of a
+    /// whole number of lines' bytes it asks for so many, as if they began with one.
     #[inline]
     pub(crate) fn prefetch(&self, offset: usize, bytes: usize) {
         #[cfg(target_arch = "x86_64")]
-        for line in 0..bytes.div_ceil(64) {
+        {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            let address = self.map.address().wrapping_add(offset).wrapping_add(line * 64);
-            // SAFETY: a prefetch does nothing that a program can see, whatever the address.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+            let ask = |at: usize| {
+                let address = self.map.address().wrapping_add(offset).wrapping_add(at);
+                // SAFETY: a prefetch does nothing that a program can see, whatever the address.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+            };
+            (0..bytes.div_ceil(64)).for_each(|line| ask(line * 64));
+            if bytes > 1 && !bytes.is_multiple_of(64) {
+                ask(bytes - 1);
+            }
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = (offset, bytes);

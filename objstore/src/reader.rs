@@ -39,9 +39,9 @@ const AHEAD: usize = 16;
 /// How much of a block a reader asks for at once, before it knows how long it is.
 const SMALL_READ_BYTES: usize = 192;
 
-/// The same for who does not copy the value: the line with the head, a short key and what the value begins with. What else
-/// is looked at is not known here, and lines that are not would push others out of the caches.
-const HEAD_READ_BYTES: usize = 1;
+/// The same for who does not copy the value: the head, a short key and what the value begins with, in one line or two. What
+/// else is looked at is not known here, and lines that are not would push others out of the caches.
+const HEAD_READ_BYTES: usize = 48;
 
 /// The longest value that is taken before it is known that the block is one. A longer one waits for that.
 const UNCHECKED_BYTES_MAX: usize = 4096;
