@@ -103,8 +103,9 @@ pub fn plan(state: &ClusterState, wanted: &PlanConfig, alive: &BTreeSet<ServerId
 /// takes itself out with its lease in its hand. Nobody else may do that for it, because nobody else knows.
 ///
 /// Where a star is left without members because the last that held its objects is gone, or goes on with what a store held
-/// after all such members had ended, those that were still joining need not be waited for: they answer no reads in this view, and came into it by their own step, so they know. Else that last
-/// holder, back without its memory, could never register while one of them lives.
+/// after all such members had ended, those that were still joining need not be waited for: they answer no reads in this
+/// view, and came into it by their own step, so they know. Else that last holder, back without its memory, could never
+/// register while one of them lives.
 pub fn ended_lives(before: &ClusterState, after: &ClusterState, by: Option<ServerId>) -> Vec<String> {
     let ends = |server: &&crate::view::ServerRecord| {
         let goes_on = after.server(server.id).is_some_and(|now| {

@@ -394,7 +394,8 @@ async fn drain_queue<P: Protocol + 'static>(shared: &Rc<Shared<P>>, mut queue: m
                 }
                 Command::FailLink(to, failed) => shared.with_io(|io| io.fail_link(to, failed)),
                 Command::Stop => {
-                    // What was said to the other servers goes out before the links go.
+                    // What was said to the other servers goes out before the links go, also what could have waited.
+                    shared.with_io(Io::send_what_waits);
                     turn::end_turn(shared);
                     return links.stop(shared).await;
                 }
