@@ -78,6 +78,18 @@ pub fn refuse_parts(parts: usize) -> Option<ResponseBody> {
     }
 }
 
+/// Refuses a request whose writes take `wanted_bytes` more, at the server `name` that holds `held_bytes` of unfinished ones and
+/// may hold `bytes_max`. One request is always taken, however large: else an object over the limit could never be stored.
+pub fn refuse_overload(name: &str, held_bytes: u64, wanted_bytes: u64, bytes_max: u64) -> Option<ResponseBody> {
+    (held_bytes > 0 && held_bytes + wanted_bytes > bytes_max).then(|| {
+        let text = format!(
+            "server {name} holds {held_bytes} bytes of unfinished writes and may hold {bytes_max}; try again a little \
+             later, or at another server"
+        );
+        ResponseBody::error(ErrorCode::Overloaded, text)
+    })
+}
+
 /// The stars that a list asks for: those that it names, or all `count`. Refuses one that there is not.
 pub fn stars_of_list(named: &[StarId], count: u16) -> Result<BTreeSet<StarId>, ResponseBody> {
     if named.is_empty() {

@@ -20,17 +20,15 @@ use star_core::{
     protocol::{Effects, Input, Protocol, Token},
     server::{Handle, Limits, Server},
 };
+use star_host::{ControlOptions, HostError, spawn_server};
 use star_raft::{Member, RaftHost, RaftOptions};
 use tokio::{
     sync::{mpsc, watch},
-    task::{LocalSet, spawn_local},
+    task::spawn_local,
 };
-use tracing::{Instrument, error, info_span, warn};
+use tracing::{error, warn};
 
-use crate::{
-    protocol::Chain,
-    server::{ControlOptions, StartError},
-};
+use crate::protocol::Chain;
 
 /// How long to wait after the control plane gave no answer, which is only when it is stopping.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -66,32 +64,13 @@ impl Coordinator {
     }
 
     /// Starts a coordinator on a socket from [`star_core::server::bind`].
-    pub fn start_on(listener: TcpListener, options: &CoordinatorOptions) -> Result<Self, StartError> {
+    pub fn start_on(listener: TcpListener, options: &CoordinatorOptions) -> Result<Self, HostError> {
         let addr = listener.local_addr()?.to_string();
-        let (started, is_started) = std::sync::mpsc::channel();
-        let limits = options.limits;
         let me = Member::new(Self::NAME, &addr);
         let part = RaftOptions::new(&options.cluster, Self::NAME, vec![me], &options.directory, options.lease_ttl);
         let host = RaftHost::start(part)?;
-        let thread = std::thread::Builder::new().name("craq-coordinator".to_owned()).spawn(move || {
-            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => runtime,
-                Err(error) => return drop(started.send(Err(error))),
-            };
-            let work = async {
-                match Server::new(listener, limits) {
-                    Ok(server) => {
-                        // Nobody waits for it only if whoever started the coordinator has gone.
-                        let _ = started.send(Ok(server.handle()));
-                        serve(server, host).await;
-                    }
-                    Err(error) => drop(started.send(Err(error))),
-                }
-            };
-            LocalSet::new().block_on(&runtime, work.instrument(info_span!("coordinator")));
-        })?;
-        let handle =
-            is_started.recv().map_err(|_| std::io::Error::other("the coordinator's thread ended at once"))??;
+        let (handle, thread) =
+            spawn_server(Self::NAME, listener, options.limits, async move |server| serve(server, host).await)?;
         Ok(Self { addr, handle, thread: Some(thread) })
     }
 

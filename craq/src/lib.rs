@@ -13,4 +13,4 @@ pub mod protocol;
 mod server;
 
 pub use coordinator::{Coordinator, CoordinatorOptions};
-pub use server::{ControlOptions, CraqOptions, CraqServer, StartError};
+pub use server::{CraqOptions, CraqServer, StartError};

@@ -16,11 +16,12 @@ use star_core::{
     network::{ClientOptions, NetworkError, TcpClient},
     server::{BindError, Limits, bind},
 };
+use star_host::ControlOptions;
 
 use crate::{
     client::{ClientError, Options, StarClient},
     protocol::NodeConfig,
-    server::{ControlOptions, ServerOptions, StarServer},
+    server::{ServerOptions, StarServer},
 };
 
 /// How long a local cluster may take until it serves.

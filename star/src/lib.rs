@@ -16,4 +16,5 @@ pub use client::{
     Transport,
 };
 pub use cluster::{LocalError, StarCluster};
-pub use server::{ControlOptions, ServerOptions, StarServer, StartError, control_plane};
+pub use server::{ServerOptions, StarServer, StartError, control_plane};
+pub use star_host::ControlOptions;

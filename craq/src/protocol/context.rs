@@ -1,12 +1,13 @@
 //! What a replica borrows from its server for one step.
 
 use star_core::{
-    error::ErrorCode,
+    admission::refuse_overload,
     gather::Gathers,
     ids::{ServerId, StarId},
     key::Key,
     message::ResponseBody,
-    protocol::{Effects, Token},
+    protocol::Effects,
+    requests::Asker,
     store::Store,
     time::Time,
 };
@@ -16,20 +17,6 @@ use super::{
     message::Message,
     status::Counters,
 };
-
-/// Who is to get the answer to a read or a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asker {
-    /// A client's request.
-    Client(Token),
-    /// Part of a client's request with many parts.
-    Part {
-        /// The request, in [`Gathers`].
-        gather: u64,
-        /// The part.
-        index: u32,
-    },
-}
 
 /// The server around a replica, for one step.
 pub(crate) struct Context<'a, S, E> {
@@ -61,6 +48,13 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
 }
 
+impl Shared {
+    /// Refuses a request whose writes take `wanted_bytes` more, if this server holds too much unfinished already.
+    pub(crate) fn refuse_overload(&self, config: &NodeConfig, wanted_bytes: u64) -> Option<ResponseBody> {
+        refuse_overload(&config.name, self.own_bytes, wanted_bytes, config.buffer_bytes_max)
+    }
+}
+
 impl<S: Store, E: Effects<Message>> Context<'_, S, E> {
     /// This server.
     pub(crate) fn me(&self) -> ServerId {
@@ -74,21 +68,12 @@ impl<S: Store, E: Effects<Message>> Context<'_, S, E> {
 
     /// Answers whoever of this server's clients asked.
     pub(crate) fn answer(&mut self, asker: Asker, body: &ResponseBody, value: &[u8]) {
-        answer(self.effects, &mut self.shared.gathers, asker, body, value);
+        asker.answer(self.effects, &mut self.shared.gathers, body, value);
     }
 
-    /// Refuses a request whose writes take `wanted_bytes` more, if this server holds too much unfinished already. One
-    /// request is always taken, however large: else an object over the limit could never be stored.
+    /// See [`Shared::refuse_overload`].
     pub(crate) fn refuse_overload(&self, wanted_bytes: u64) -> Option<ResponseBody> {
-        let (own_bytes, bytes_max) = (self.shared.own_bytes, self.config.buffer_bytes_max);
-        (own_bytes > 0 && own_bytes + wanted_bytes > bytes_max).then(|| {
-            let text = format!(
-                "server {} holds {own_bytes} bytes of unfinished writes and may hold {bytes_max}; try again a little \
-                 later, or at another server",
-                self.config.name
-            );
-            ResponseBody::error(ErrorCode::Overloaded, text)
-        })
+        self.shared.refuse_overload(self.config, wanted_bytes)
     }
 
     /// Marks a key dirty; false if the store has no room for that.
@@ -104,26 +89,9 @@ impl<S: Store, E: Effects<Message>> Context<'_, S, E> {
         match self.store.get(key).object {
             Some(object) => {
                 let body = ResponseBody::Value { version: object.version, encoding: object.encoding };
-                answer(self.effects, gathers, asker, &body, object.value);
+                asker.answer(self.effects, gathers, &body, object.value);
             }
-            None => answer(self.effects, gathers, asker, &ResponseBody::NotFound, &[]),
-        }
-    }
-}
-
-fn answer<E: Effects<Message>>(
-    effects: &mut E,
-    gathers: &mut Gathers,
-    asker: Asker,
-    body: &ResponseBody,
-    value: &[u8],
-) {
-    match asker {
-        Asker::Client(token) => effects.reply(token, body, value),
-        Asker::Part { gather, index } => {
-            if let Some((token, body, value)) = gathers.add(gather, index, body, value) {
-                effects.reply(token, &body, &value);
-            }
+            None => asker.answer(self.effects, gathers, &ResponseBody::NotFound, &[]),
         }
     }
 }

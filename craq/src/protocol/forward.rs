@@ -4,39 +4,25 @@
 use bytes::{Bytes, BytesMut};
 use star_core::{
     error::ErrorCode,
-    ids::{RequestId, Seq, ServerId},
-    key::Key,
-    message::{Condition, ResponseBody},
+    ids::{Seq, ServerId},
+    message::ResponseBody,
     protocol::Effects,
+    requests::{Asker, NewWrite, charged_bytes},
     store::Store,
     time::Time,
 };
 
 use super::{
     config::Bug,
-    context::{Asker, Context},
+    context::Context,
     head::Write,
-    message::{Body, ForwardedWrite, Message, Operation, WriteId},
+    message::{Body, ForwardedWrite, Message, WriteId},
     pass::LARGE_BYTES,
     replica::Replica,
 };
 
-/// What a write is charged against the buffer limit beside its value, in bytes.
-const WRITE_OVERHEAD_BYTES: u64 = 256;
-
 /// The most writes in one message.
 pub(crate) const WRITES_MAX: usize = 1024;
-
-/// A client's write, as it came in.
-pub(crate) struct NewWrite {
-    pub(crate) key: Key,
-    pub(crate) operation: Operation,
-    pub(crate) condition: Condition,
-    pub(crate) request_id: RequestId,
-    pub(crate) value: Bytes,
-    /// Part of a request that was admitted as a whole: the buffer limit was looked at already.
-    pub(crate) is_admitted: bool,
-}
 
 /// A write of this server's clients, from its arrival until it is committed here.
 #[derive(Debug)]
@@ -49,10 +35,6 @@ pub(crate) struct OwnWrite {
     /// When it was last sent to the head, and how often before.
     pub(crate) said_at: Time,
     pub(crate) repeats: u32,
-}
-
-pub(crate) fn charged_bytes(value_bytes: u32) -> u64 {
-    u64::from(value_bytes) + WRITE_OVERHEAD_BYTES
 }
 
 impl Replica {

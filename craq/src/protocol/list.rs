@@ -1,76 +1,24 @@
 //! Lists of keys: every star is read at one point that is not before the list was asked for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use compact_str::CompactString;
-use star_core::{
-    admission::stars_of_list,
-    error::ErrorCode,
-    ids::StarId,
-    message::ResponseBody,
-    protocol::{Effects, Token},
-    store::Store,
-};
+use star_core::{lists::List, protocol::Effects, store::Store};
 
 use super::{message::Message, node::CraqNode, read::Waiter};
 
-/// The most keys in one answer.
-pub(crate) const LIST_KEYS_MAX: u32 = 1000;
-
-/// The lists that wait for tails.
-#[derive(Debug, Default)]
-pub(crate) struct Lists {
-    last: u64,
-    open: BTreeMap<u64, List>,
-}
-
-#[derive(Debug)]
-struct List {
-    token: Token,
-    prefix: CompactString,
-    after: Option<CompactString>,
-    limit: u32,
-    stars: BTreeSet<StarId>,
-    /// Those of them whose tails have not said yet what is committed.
-    waits_for: BTreeSet<StarId>,
-}
-
-impl Lists {
-    pub(crate) fn len(&self) -> usize {
-        self.open.len()
-    }
-}
-
 impl<S: Store> CraqNode<S> {
-    /// A client's list.
-    pub(crate) fn list<E: Effects<Message>>(
-        &mut self,
-        effects: &mut E,
-        token: Token,
-        (prefix, after): (CompactString, Option<CompactString>),
-        limit: u32,
-        stars: &[StarId],
-    ) {
-        if limit == 0 {
-            let refusal = ResponseBody::error(ErrorCode::BadRequest, "`limit` must be at least 1");
-            return effects.reply(token, &refusal, &[]);
-        }
-        let stars = match stars_of_list(stars, self.config.stars) {
-            Ok(stars) => stars,
-            Err(refusal) => return effects.reply(token, &refusal, &[]),
-        };
-        self.lists.last += 1;
-        let number = self.lists.last;
+    /// Answers a list once the tails have said what is committed, where they must be asked.
+    pub(crate) fn begin_list<E: Effects<Message>>(&mut self, effects: &mut E, list: List) {
+        let number = self.lists.next_number();
         let mut waits_for = BTreeSet::new();
-        for star in &stars {
+        for star in &list.stars {
             let (replica, cx) = self.parts(star.0.into(), effects);
-            if replica.list_must_ask(&cx, &prefix) {
+            if replica.list_must_ask(&cx, &list.prefix) {
                 replica.readers.push(Waiter::List(number));
                 waits_for.insert(replica.star);
             }
         }
-        let limit = limit.min(LIST_KEYS_MAX);
-        self.lists.open.insert(number, List { token, prefix, after, limit, stars, waits_for });
+        self.lists.open(number, list, waits_for);
         self.finish_lists(effects, Some(number));
     }
 
@@ -80,16 +28,8 @@ impl<S: Store> CraqNode<S> {
             return;
         }
         let released = std::mem::take(&mut self.shared.lists_released);
-        for (star, number) in &released {
-            if let Some(list) = self.lists.open.get_mut(number) {
-                list.waits_for.remove(star);
-            }
-        }
-        for number in released.into_iter().map(|(_, number)| number).chain(asked) {
-            let is_ready = self.lists.open.get(&number).is_some_and(|list| list.waits_for.is_empty());
-            if let Some(list) = is_ready.then(|| self.lists.open.remove(&number)).flatten() {
-                self.answer_list(effects, &list);
-            }
+        for list in self.lists.take_ready(&released, asked) {
+            self.answer_list(effects, &list);
         }
     }
 
@@ -101,20 +41,6 @@ impl<S: Store> CraqNode<S> {
         if let Some(refusal) = refusal {
             return effects.reply(list.token, &refusal, &[]);
         }
-        // The first `limit` keys of each star hold the first `limit` of all, and one more tells whether there are more.
-        let wanted = list.limit as usize + 1;
-        let mut keys: Vec<CompactString> = Vec::new();
-        for star in &list.stars {
-            let mut of_star = 0;
-            self.store.list(*star, &list.prefix, list.after.as_deref(), &mut |key| {
-                keys.push(key.into());
-                of_star += 1;
-                of_star < wanted
-            });
-        }
-        keys.sort_unstable();
-        let more = keys.len() >= wanted;
-        keys.truncate(list.limit as usize);
-        effects.reply(list.token, &ResponseBody::Keys { keys, more }, &[]);
+        effects.reply(list.token, &list.page(&self.store), &[]);
     }
 }

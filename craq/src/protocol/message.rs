@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
+pub use star_core::requests::Operation;
 use star_core::{
     ids::{Epoch, RequestId, Seq, ServerId, StarId, Version},
     key::Key,
@@ -176,15 +177,6 @@ impl Entry {
     pub fn is_remembered(&self) -> bool {
         !self.repeat && self.outcome != Outcome::NoSpace
     }
-}
-
-/// What a write does if its condition holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Operation {
-    /// Make the value the key's object.
-    Set(Encoding),
-    /// Remove the key's object.
-    Delete,
 }
 
 /// What comes of a write.

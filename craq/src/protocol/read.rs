@@ -16,13 +16,14 @@ use star_core::{
     key::Key,
     message::ResponseBody,
     protocol::Effects,
+    requests::Asker,
     store::Store,
     time::Time,
 };
 
 use super::{
     config::{Bug, Reads},
-    context::{Asker, Context},
+    context::Context,
     message::{Body, Message, Operation},
     replica::Replica,
 };

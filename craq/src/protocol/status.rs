@@ -73,6 +73,6 @@ impl<S: Store> CraqNode<S> {
 
     /// Whether nothing is unfinished at this server.
     pub fn is_idle(&self) -> bool {
-        self.replicas.iter().all(Replica::is_idle) && self.lists.len() == 0 && self.shared.gathers.is_empty()
+        self.replicas.iter().all(Replica::is_idle) && self.lists.is_empty() && self.shared.gathers.is_empty()
     }
 }

@@ -8,6 +8,7 @@ use star_core::{
     key::Key,
     message::ResponseBody,
     protocol::Effects,
+    requests::charged_bytes,
     store::Store,
 };
 
@@ -15,7 +16,6 @@ use super::{
     config::Bug,
     context::Context,
     message::{Message, Operation, Outcome, Stamp, WriteHead},
-    propagate::charged_bytes,
     replica::{Dirty, Replica},
 };
 

@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
+pub use star_core::requests::Operation;
 use star_core::{
     ids::{ClientId, Epoch, RequestId, Seq, ServerId, StarId, Version},
     key::Key,
@@ -158,15 +159,6 @@ pub struct WriteId {
     pub origin: ServerId,
     /// The origin's number for it.
     pub number: u64,
-}
-
-/// What a write does if its condition holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Operation {
-    /// Make the value the key's object.
-    Set(Encoding),
-    /// Remove the key's object.
-    Delete,
 }
 
 /// The leader's decision about a write. Its seq is its place in the message that carries it.

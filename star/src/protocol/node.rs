@@ -2,26 +2,25 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use compact_str::CompactString;
 use star_control::{Claim, ClusterState};
 use star_core::{
-    admission::{refuse_key, refuse_parts, refuse_request_id, refuse_request_number, refuse_value},
-    error::ErrorCode,
-    ids::{Epoch, Incarnation, RequestId, ServerId, StarId},
+    gather::Gathers,
+    ids::{Epoch, Incarnation, ServerId, StarId},
     key::Key,
-    message::{Condition, Request, RequestBody, ResponseBody, SetEntry},
+    lists::{List, Lists},
+    message::{RequestBody, ResponseBody},
     note::cluster_mark,
     protocol::{Effects, Input, Protocol, Token},
+    requests::{Asker, NewWrite, RequestLimits, Requests},
     store::Store,
     time::Time,
 };
 
 use super::{
     config::{Bug, NodeConfig},
-    context::{Asker, Context, Shared},
-    list::Lists,
-    message::{Body, Message, Operation},
-    propagate::{NewWrite, charged_bytes},
+    context::{Context, Shared},
+    message::{Body, Message},
     replica::Replica,
     status::PlaneStatus,
 };
@@ -130,117 +129,6 @@ impl<S: Store> StarNode<S> {
         (&mut replicas[star], Context { now, config, store, effects, shared })
     }
 
-    fn on_request<E: Effects<Message>>(&mut self, effects: &mut E, token: Token, request: Request) {
-        let asker = Asker::Client(token);
-        let value = request.value;
-        match request.body {
-            RequestBody::Get { key } => self.get(effects, asker, &key),
-            RequestBody::Set { key, encoding, condition, request_id } => {
-                let operation = Operation::Set(encoding);
-                self.write(
-                    effects,
-                    asker,
-                    NewWrite { key, operation, condition, request_id, value, is_admitted: false },
-                );
-            }
-            RequestBody::Delete { key, condition, request_id } => {
-                let (operation, value) = (Operation::Delete, Bytes::new());
-                self.write(
-                    effects,
-                    asker,
-                    NewWrite { key, operation, condition, request_id, value, is_admitted: false },
-                );
-            }
-            RequestBody::List { prefix, after, limit, stars } => {
-                self.list(effects, token, (prefix, after), limit, &stars);
-            }
-            RequestBody::GetMany { keys } => self.get_many(effects, token, &keys),
-            RequestBody::SetMany { entries, request_id } => {
-                self.set_many(effects, token, entries, &request_id, &value);
-            }
-            RequestBody::Status => {
-                let status = self.status();
-                effects.reply(token, &ResponseBody::Status(status), &[]);
-            }
-        }
-    }
-
-    fn get<E: Effects<Message>>(&mut self, effects: &mut E, asker: Asker, key: &Key) {
-        let star = key.star(self.config.stars).0.into();
-        let key_bytes_max = self.config.key_bytes_max;
-        let (replica, mut cx) = self.parts(star, effects);
-        match refuse_key(key, key_bytes_max) {
-            Some(refusal) => cx.answer(asker, &refusal, &[]),
-            None => replica.get(&mut cx, asker, key),
-        }
-    }
-
-    fn write<E: Effects<Message>>(&mut self, effects: &mut E, asker: Asker, write: NewWrite) {
-        let star = write.key.star(self.config.stars).0.into();
-        let refusal = self.refuse_write(&write);
-        let (replica, mut cx) = self.parts(star, effects);
-        match refusal {
-            Some(refusal) => cx.answer(asker, &refusal, &[]),
-            None => replica.begin(&mut cx, asker, write),
-        }
-    }
-
-    fn refuse_write(&self, write: &NewWrite) -> Option<ResponseBody> {
-        if let Some(refusal) = refuse_key(&write.key, self.config.key_bytes_max) {
-            return Some(refusal);
-        }
-        if let Some(refusal) = refuse_value(write.value.len(), self.config.value_bytes_max) {
-            return Some(refusal);
-        }
-        // The id of a part is made from one that was looked at.
-        if write.is_admitted { None } else { refuse_request_id(&write.request_id) }
-    }
-
-    fn get_many<E: Effects<Message>>(&mut self, effects: &mut E, token: Token, keys: &[Key]) {
-        if let Some(refusal) = refuse_parts(keys.len()) {
-            return effects.reply(token, &refusal, &[]);
-        }
-        let gather = self.shared.gathers.open(token, keys.len());
-        for (index, key) in keys.iter().enumerate() {
-            self.get(effects, Asker::Part { gather, index: index as u32 }, key);
-        }
-    }
-
-    fn set_many<E: Effects<Message>>(
-        &mut self,
-        effects: &mut E,
-        token: Token,
-        entries: Vec<SetEntry>,
-        request_id: &RequestId,
-        values: &Bytes,
-    ) {
-        let value_bytes: u64 = entries.iter().map(|entry| u64::from(entry.value_bytes)).sum();
-        let last_id = request_id.part(entries.len().saturating_sub(1) as u64);
-        let refusal = refuse_parts(entries.len()).or_else(|| refuse_request_id(request_id));
-        let refusal = refusal.or_else(|| refuse_request_number(&last_id)).or_else(|| {
-            (value_bytes != values.len() as u64).then(|| {
-                let text = format!("the entries name {value_bytes} bytes of values, and {} came", values.len());
-                ResponseBody::error(ErrorCode::BadRequest, text)
-            })
-        });
-        // Admitted or refused as a whole: a client that sends it again must not find the same part refused each time.
-        let charged: u64 = entries.iter().map(|entry| charged_bytes(entry.value_bytes)).sum();
-        let refusal = refusal.or_else(|| self.parts(0, effects).1.refuse_overload(charged));
-        if let Some(refusal) = refusal {
-            return effects.reply(token, &refusal, &[]);
-        }
-        let gather = self.shared.gathers.open(token, entries.len());
-        let mut offset = 0;
-        for (index, SetEntry { key, encoding, value_bytes }) in entries.into_iter().enumerate() {
-            let value = values.slice(offset..offset + value_bytes as usize);
-            offset += value_bytes as usize;
-            let (operation, condition) = (Operation::Set(encoding), Condition::Always);
-            let request_id = request_id.part(index as u64);
-            let write = NewWrite { key, operation, condition, request_id, value, is_admitted: true };
-            self.write(effects, Asker::Part { gather, index: index as u32 }, write);
-        }
-    }
-
     fn on_control<E: Effects<Message>>(&mut self, effects: &mut E, control: Control) {
         match control {
             Control::Cluster(cluster) => {
@@ -284,6 +172,49 @@ impl<S: Store> StarNode<S> {
             let (replica, mut cx) = self.parts(star, effects);
             act(replica, &mut cx);
         }
+    }
+}
+
+impl<S: Store> Requests<Message> for StarNode<S> {
+    fn limits(&self) -> RequestLimits {
+        let NodeConfig { key_bytes_max, value_bytes_max, .. } = self.config;
+        RequestLimits { key_bytes_max, value_bytes_max }
+    }
+
+    fn gathers(&mut self) -> &mut Gathers {
+        &mut self.shared.gathers
+    }
+
+    fn refuse_overload(&self, charged: u64) -> Option<ResponseBody> {
+        self.shared.refuse_overload(&self.config, charged)
+    }
+
+    fn read<E: Effects<Message>>(&mut self, effects: &mut E, asker: Asker, key: &Key) {
+        let (replica, mut cx) = self.parts(key.star(self.config.stars).0.into(), effects);
+        replica.get(&mut cx, asker, key);
+    }
+
+    fn begin<E: Effects<Message>>(&mut self, effects: &mut E, asker: Asker, write: NewWrite) {
+        let (replica, mut cx) = self.parts(write.key.star(self.config.stars).0.into(), effects);
+        replica.begin(&mut cx, asker, write);
+    }
+
+    fn list<E: Effects<Message>>(
+        &mut self,
+        effects: &mut E,
+        token: Token,
+        range: (CompactString, Option<CompactString>),
+        limit: u32,
+        stars: &[StarId],
+    ) {
+        match List::new(token, range, limit, stars, self.config.stars) {
+            Ok(list) => self.begin_list(effects, list),
+            Err(refusal) => effects.reply(token, &refusal, &[]),
+        }
+    }
+
+    fn status(&self) -> String {
+        self.status()
     }
 }
 

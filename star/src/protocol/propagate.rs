@@ -6,38 +6,21 @@ use bytes::Bytes;
 use rustc_hash::FxBuildHasher;
 use star_core::{
     error::ErrorCode,
-    ids::{RequestId, ServerId},
+    ids::ServerId,
     key::Key,
-    message::{Condition, ResponseBody},
+    message::ResponseBody,
     protocol::Effects,
+    requests::{Asker, NewWrite, Operation, charged_bytes},
     store::{Encoding, Place, Store},
 };
 
 use super::{
     config::{Bug, Route},
-    context::{Asker, Context},
-    message::{Body, Message, Operation, WriteHead, WriteId},
+    context::Context,
+    message::{Body, Message, WriteHead, WriteId},
     replica::{Buffered, Replica},
     sessions::Standing,
 };
-
-/// What a write is charged against the buffer limit beside its value, in bytes.
-const WRITE_OVERHEAD_BYTES: u64 = 256;
-
-/// A client's write, as it came in.
-pub(crate) struct NewWrite {
-    pub(crate) key: Key,
-    pub(crate) operation: Operation,
-    pub(crate) condition: Condition,
-    pub(crate) request_id: RequestId,
-    pub(crate) value: Bytes,
-    /// Part of a request that was admitted as a whole: the buffer limit was looked at already.
-    pub(crate) is_admitted: bool,
-}
-
-pub(crate) fn charged_bytes(value_bytes: u32) -> u64 {
-    u64::from(value_bytes) + WRITE_OVERHEAD_BYTES
-}
 
 impl Replica {
     /// A client's write: this server is its origin.

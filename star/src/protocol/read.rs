@@ -8,12 +8,13 @@ use star_core::{
     ids::{Seq, ServerId},
     key::Key,
     protocol::Effects,
+    requests::Asker,
     store::Store,
 };
 
 use super::{
     config::{Bug, DirtyReads},
-    context::{Asker, Context},
+    context::Context,
     message::{Body, Message},
     replica::{Replica, Waiter},
 };

@@ -8,6 +8,7 @@ use star_core::{
     ids::{Epoch, Seq, ServerId, StarId, Version},
     key::Key,
     protocol::Effects,
+    requests::Asker,
     store::{Place, Store},
     time::Time,
 };
@@ -15,7 +16,7 @@ use star_core::{
 use super::{
     catch_up::CatchUp,
     config::Bug,
-    context::{Asker, Context},
+    context::Context,
     log::Log,
     message::{Body, Message, Stamp, WriteHead, WriteId},
     recent::Recent,

@@ -116,7 +116,7 @@ impl<S: Store> StarNode<S> {
     /// Whether nothing is unfinished at this server.
     pub fn is_idle(&self) -> bool {
         self.replicas.iter().all(super::replica::Replica::is_idle)
-            && self.lists.len() == 0
+            && self.lists.is_empty()
             && self.shared.gathers.is_empty()
     }
 }

@@ -2,15 +2,14 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use star_control::{LeaseConfig, PlanConfig, PlaneError};
+use star_control::{LeaseConfig, PlanConfig};
 use star_core::{
     Incarnation, ServerId,
-    cluster::ServerInfo,
     config::{Backend, Config, GroupAccess},
     server::{BindError, Limits},
 };
+use star_host::{ControlOptions, HostError};
 use star_objstore::OpenError;
-use star_raft::Member;
 
 use crate::protocol::NodeConfig;
 
@@ -47,20 +46,6 @@ pub struct ServerOptions {
     pub lease: LeaseConfig,
     /// Whether clients may ask for faults.
     pub allows_faults: bool,
-}
-
-/// Where views and leases are kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ControlOptions {
-    /// At these servers together. This one is a member if it is among them.
-    Embedded {
-        /// The members, in the order of the configuration: see [`Member::choose`].
-        members: Vec<Member>,
-        /// Where a member keeps its part of it: a directory of its own, on a disk.
-        directory: PathBuf,
-    },
-    /// At this Redis: `redis://[[user]:password@]host:port[/database]`.
-    Redis(String),
 }
 
 impl ServerOptions {
@@ -118,14 +103,6 @@ impl ServerOptions {
     }
 }
 
-impl ControlOptions {
-    /// Kept by the first 5, 3 or 1 of these servers. `directory`: of the server that is set up.
-    pub(crate) fn embedded(servers: &[ServerInfo], directory: PathBuf) -> Self {
-        let servers: Vec<_> = servers.iter().map(|server| Member::new(&server.name, &server.addr)).collect();
-        Self::Embedded { members: Member::choose(&servers).to_vec(), directory }
-    }
-}
-
 /// Why a server cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -143,13 +120,7 @@ pub enum StartError {
     /// Its store cannot be made.
     #[error(transparent)]
     Store(#[from] OpenError),
-    /// The control plane's settings are wrong.
+    /// It cannot be run.
     #[error(transparent)]
-    Plane(#[from] PlaneError),
-    /// Its part of the embedded control plane cannot be used.
-    #[error(transparent)]
-    Member(#[from] star_raft::StartError),
-    /// The system gives no thread or no runtime.
-    #[error("the system gives no room for the server's threads: {0}")]
-    System(#[from] std::io::Error),
+    Host(#[from] HostError),
 }

@@ -1,83 +1,42 @@
-//! The control plane as a server has it: a client of it, its own part if it keeps one, and what people should know of it.
+//! What people should know of the control plane.
 
 use std::time::Duration;
 
-use star_control::{ControlEvent, Plane, PlaneError, RedisOptions, RedisPlane, embedded::ClusterTimes};
+use star_control::{ControlEvent, Plane};
 use star_core::{config::Config, protocol::Input, server::Handle};
-use star_raft::{MemberState, RaftHost, RaftOptions, remote_client};
+use star_host::{ControlPlane, HostError};
+use star_raft::MemberState;
 use tokio::sync::watch;
 
 use super::{
     Node,
-    options::{ControlOptions, ServerOptions, StartError},
+    options::{ServerOptions, StartError},
 };
 use crate::protocol::{Control, PlaneRole, PlaneStatus};
 
 /// How often it is looked whether there is news of the control plane for people.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// See the module.
-#[derive(Clone, Debug)]
-pub(super) struct ControlPlane {
-    pub(super) client: Plane,
-    /// The part of the embedded control plane that is kept here.
-    pub(super) member: Option<RaftHost>,
+fn status(plane: &ControlPlane, trouble: Option<&str>) -> PlaneStatus {
+    let Some(member) = &plane.member else {
+        let backend = if matches!(plane.client, Plane::Embedded(_)) { "embedded" } else { "redis" };
+        let note = trouble.map(ToOwned::to_owned);
+        return PlaneStatus { backend, role: PlaneRole::Client, leader: None, note };
+    };
+    let (role, note) = match &*member.state().borrow() {
+        MemberState::Founding { missing } => (PlaneRole::Founding, Some(founding(missing))),
+        MemberState::Member => (PlaneRole::Member, None),
+        MemberState::Stranger { why } => (PlaneRole::Stranger, Some(why.clone())),
+        MemberState::Failed { why } => (PlaneRole::Failed, Some(failed(why))),
+    };
+    let note = note.or_else(|| trouble.map(ToOwned::to_owned));
+    PlaneStatus { backend: "embedded", role, leader: member.leader().map(|leader| leader.name), note }
 }
-
-impl ControlPlane {
-    /// Starts the part that is kept here, if any.
-    pub(super) fn start(options: &ServerOptions) -> Result<Self, StartError> {
-        let times = ClusterTimes::default();
-        Ok(match &options.control {
-            ControlOptions::Embedded { members, directory } => {
-                if members.iter().all(|member| member.name != options.name) {
-                    return Ok(Self { client: Plane::Embedded(remote_client(members, times)), member: None });
-                }
-                let (cluster, ttl_max) = (&options.cluster, options.lease.ttl);
-                let member =
-                    RaftHost::start(RaftOptions::new(cluster, &options.name, members.clone(), directory, ttl_max))?;
-                Self { client: Plane::Embedded(member.client(times)), member: Some(member) }
-            }
-            ControlOptions::Redis(url) => Self { client: Plane::Redis(redis(url, options)?), member: None },
-        })
-    }
-
-    /// Ends the part that is kept here. Whoever asks the plane through this server must have ended before.
-    pub(super) fn stop(self) {
-        if let Some(member) = self.member {
-            member.stop();
-        }
-    }
-
-    fn status(&self, trouble: Option<&str>) -> PlaneStatus {
-        let Some(member) = &self.member else {
-            let backend = if matches!(self.client, Plane::Embedded(_)) { "embedded" } else { "redis" };
-            let note = trouble.map(ToOwned::to_owned);
-            return PlaneStatus { backend, role: PlaneRole::Client, leader: None, note };
-        };
-        let (role, note) = match &*member.state().borrow() {
-            MemberState::Founding { missing } => (PlaneRole::Founding, Some(founding(missing))),
-            MemberState::Member => (PlaneRole::Member, None),
-            MemberState::Stranger { why } => (PlaneRole::Stranger, Some(why.clone())),
-            MemberState::Failed { why } => (PlaneRole::Failed, Some(failed(why))),
-        };
-        let note = note.or_else(|| trouble.map(ToOwned::to_owned));
-        PlaneStatus { backend: "embedded", role, leader: member.leader().map(|leader| leader.name), note }
-    }
-}
-
 /// A client of the control plane that the configuration names, for programs that are none of its servers. To be used on
 /// one runtime.
 pub fn control_plane(config: &Config) -> Result<Plane, StartError> {
     let options = ServerOptions::from_config(config, &config.cluster.servers[0].name)?;
-    Ok(match &options.control {
-        ControlOptions::Embedded { members, .. } => Plane::Embedded(remote_client(members, ClusterTimes::default())),
-        ControlOptions::Redis(url) => Plane::Redis(redis(url, &options)?),
-    })
-}
-
-fn redis(url: &str, options: &ServerOptions) -> Result<RedisPlane, PlaneError> {
-    RedisPlane::new(RedisOptions { ttl_max: options.lease.ttl, ..RedisOptions::new(url, &options.cluster) })
+    Ok(options.control.client(&options.cluster, options.lease.ttl).map_err(HostError::from)?)
 }
 
 fn founding(missing: &[String]) -> String {
@@ -107,7 +66,7 @@ pub(super) fn note(trouble: &watch::Sender<Option<String>>, event: &ControlEvent
 pub(super) async fn report(plane: ControlPlane, trouble: watch::Receiver<Option<String>>, handle: Handle<Node>) {
     let mut told = None;
     loop {
-        let status = plane.status(trouble.borrow().as_deref());
+        let status = status(&plane, trouble.borrow().as_deref());
         if told.as_ref() != Some(&status) {
             handle.input(Input::Control(Control::Plane(status.clone())));
             told = Some(status);
