@@ -43,6 +43,8 @@ pub(crate) struct Attempt {
     pub(crate) asked: Rc<Asked>,
     /// By part: which foundation answered. Empty before any star was founded again.
     pub(crate) places: Vec<Place>,
+    /// Whether it was sent before, with a text, and how often stars had gone on with what a store held when it was asked.
+    text_again: Option<u64>,
 }
 
 /// What a client waits for.
@@ -119,7 +121,9 @@ impl<S: Subject> World<S> {
         me.last_attempt += 1;
         (under_way.attempt, under_way.attempts) = (me.last_attempt, under_way.attempts + 1);
         let (operation, call, asked) = (under_way.operation, under_way.call, Rc::clone(&under_way.asked));
-        me.attempts.insert(me.last_attempt, Attempt { operation, call, asked, places: Vec::new() });
+        let has_text = matches!(request_id(&mut under_way.request.body), Some(RequestId::Text(_)));
+        let text_again = (has_text && under_way.attempts > 1).then_some(under_way.resumed);
+        me.attempts.insert(me.last_attempt, Attempt { operation, call, asked, places: Vec::new(), text_again });
         let server = me.bound_to.unwrap_or_else(|| ServerId(me.random.below(servers) as u16));
         let token = Token { connection: client.into(), request: me.last_attempt };
         let request = under_way.request.clone();
@@ -131,6 +135,11 @@ impl<S: Subject> World<S> {
     }
 
     pub(super) fn reach(&mut self, server: ServerId, token: Token, request: Box<Request>) {
+        let attempt = self.clients[token.connection as usize].attempts.get(&token.request);
+        // On its way while a star went on with a store after a full stop: no client may count on that, see `again_or_give_up`.
+        if attempt.and_then(|attempt| attempt.text_again).is_some_and(|resumed| resumed != self.resumed) {
+            return;
+        }
         self.arrive(server, Arrival::Request { token, request });
     }
 
