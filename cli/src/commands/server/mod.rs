@@ -1,5 +1,7 @@
 //! `star server`: the servers of a running cluster, and what they are to be.
 
+mod remove;
+
 use std::{collections::BTreeSet, time::Duration};
 
 use clap::{Args, Subcommand};
@@ -8,7 +10,7 @@ use star::{ServerOptions, StarServer};
 use star_control::{
     CasOutcome, ClusterState, ControlPlane, Plane, PlaneError, Revision, Standing,
     document::CLUSTER_KEY,
-    plan::{ended_lives, marked, removed},
+    plan::{ended_lives, marked},
 };
 use star_core::{Clock, ServerId, cluster::ServerInfo, config::Config, server::bind};
 
@@ -90,7 +92,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &ServerArgs) -> CliResult {
             connection::runtime()?.block_on(drain(global, &config, name, standing, wait))
         }
         What::Remove { name, lose_objects } => {
-            connection::runtime()?.block_on(remove(global, &config, name, *lose_objects))
+            connection::runtime()?.block_on(remove::run(global, &config, name, *lose_objects))
         }
     }
 }
@@ -210,18 +212,11 @@ async fn drain(
     }
 }
 
-async fn remove(global: &GlobalArgs, config: &Config, name: &str, loses: bool) -> CliResult {
-    let plane = star::control_plane(config)?;
-    let refused = |why: &dyn std::fmt::Display| CliError::new(format!("server {name} cannot be removed: {why}"));
-    change(&plane, name, |state, id| removed(state, id, loses).map_err(|why| refused(&why))).await?;
-    done(global, name, Standing::Removed)
-}
-
 /// Changes the cluster's document; tries again where somebody else was faster. Returns the server's number.
 async fn change(
     plane: &Plane,
     name: &str,
-    next: impl Fn(&ClusterState, ServerId) -> Result<Option<ClusterState>, CliError>,
+    mut next: impl FnMut(&ClusterState, ServerId) -> Result<Option<ClusterState>, CliError>,
 ) -> Result<ServerId, CliError> {
     loop {
         let (revision, before) = state(plane).await?;
