@@ -4,8 +4,10 @@ mod support;
 
 use std::process::{Child, Stdio};
 
+use bytes::Bytes;
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
+use star::{BlockingClient, Options};
 use support::{Place, Run, Running, free_ports, signal, star, wait_until};
 
 /// A process that ends with the test.
@@ -73,6 +75,29 @@ fn a_server_is_added_drained_stopped_removed_and_addedagain() {
     wait_until("b serves again", || serves_all(&place, "b"));
     drop(again);
     up.end_first(Signal::INT);
+}
+
+#[test]
+fn status_says_how_far_a_new_server_is() {
+    let place = Place::new(3);
+    let _servers = Running::serve(&place);
+    let keys: Vec<String> = (0..3000).map(|number| format!("key {number}")).collect();
+    let objects: Vec<(&str, Bytes)> = keys.iter().map(|key| (key.as_str(), Bytes::from_static(b"v"))).collect();
+    let client = BlockingClient::connect(&place.addrs, Options::default()).expect("a server answers");
+    objects.chunks(500).for_each(|some| drop(client.set_many(some).expect("they are written")));
+
+    let addr = format!("127.0.0.1:{}", free_ports(1));
+    let mut command = star(place.path(), &["server", "add", "x", &addr]);
+    let _added = Guard(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program runs"));
+    wait_until("it is said how far the new server is", || {
+        let status = place.run(&["status"]).expect(0).stdout;
+        let mut lines = status.lines().filter(|line| line.starts_with("x is on the way into stars "));
+        lines.any(|line| line.contains(": has ") && line.ends_with(" of 3,000 objects"))
+    });
+    wait_until("it is not on the way any more", || {
+        let status = place.run(&["status", "--json"]).expect(0).json();
+        serves_all(&place, "x") && status["arriving"] == json!([])
+    });
 }
 
 /// What `star status` says of stars whose objects nobody has who is there.

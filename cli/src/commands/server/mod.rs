@@ -19,7 +19,7 @@ use crate::{
     args::GlobalArgs,
     connection,
     error::{CliError, CliResult, Exit},
-    output, settings,
+    output, settings, status,
 };
 
 const EXAMPLES: &str = "\
@@ -36,6 +36,8 @@ embedded control plane, which stays where it is.";
 
 /// How often the control plane is asked how far it is.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often it is said how far copying is.
+const SHOW_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -170,7 +172,7 @@ fn add(mut config: Config, name: &str, addr: &str) -> CliResult {
     config.cluster.servers.push(ServerInfo::new(name, addr));
     let options = ServerOptions { control, ..ServerOptions::from_config(&config, name)? };
     let stars = state.stars.len();
-    output::note(format!("server {name} joins {} with {stars} stars; `star server list` shows how far", state.name()));
+    output::note(format!("server {name} joins {} with {stars} stars; `star status` shows how far", state.name()));
     serve::serve(&config, name, false, || StarServer::start_on(bind(addr)?, options))
 }
 
@@ -194,7 +196,7 @@ async fn drain(
     })
     .await?;
     let Some(timeout) = wait else { return done(global, name, standing) };
-    let (ends, mut said) = (Clock.now() + timeout, BTreeSet::new());
+    let (ends, mut said, mut shown) = (Clock.now() + timeout, BTreeSet::new(), Clock.now());
     loop {
         let (_, state) = state(&plane).await?;
         let left = Part::of(&state, id).views;
@@ -204,12 +206,24 @@ async fn drain(
         if said.insert(left) && !global.json {
             output::note(format!("server {name} is in {left} of {} stars", state.stars.len()));
         }
+        if !global.json && Clock.now().since(shown) >= SHOW_EVERY {
+            show_arrivals(&state).await;
+            shown = Clock.now();
+        }
         if Clock.now() >= ends {
             let why = format!("server {name} is still in {left} stars after {}", humantime::format_duration(timeout));
             return Err(CliError::new(why).hint("it goes on by itself; `star server list` shows who is in the way"));
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+/// Says how far those are that take the place of others.
+async fn show_arrivals(state: &ClusterState) {
+    let there = state.servers.iter().filter(|one| one.standing != Standing::Removed);
+    let servers: Vec<_> = there.map(|one| (one.name.clone(), one.addr.clone())).collect();
+    let cluster = status::gather(&servers, SHOW_EVERY).await;
+    cluster.arriving.iter().for_each(|one| output::note(one.to_string()));
 }
 
 /// Changes the cluster's document; tries again where somebody else was faster. Returns the server's number.
