@@ -4,9 +4,11 @@ mod support;
 
 use std::process::{Child, Stdio};
 
+use bytes::Bytes;
 use rustix::process::Signal;
-use serde_json::Value;
-use support::{Place, free_ports, signal, star, wait_until};
+use serde_json::{Value, json};
+use star::{BlockingClient, Options};
+use support::{Place, Run, Running, free_ports, signal, star, wait_until};
 
 /// A process that ends with the test.
 struct Guard(Child);
@@ -73,4 +75,75 @@ fn a_server_is_added_drained_stopped_removed_and_addedagain() {
     wait_until("b serves again", || serves_all(&place, "b"));
     drop(again);
     up.end_first(Signal::INT);
+}
+
+#[test]
+fn status_says_how_far_a_new_server_is() {
+    let place = Place::new(3);
+    let _servers = Running::serve(&place);
+    let keys: Vec<String> = (0..3000).map(|number| format!("key {number}")).collect();
+    let objects: Vec<(&str, Bytes)> = keys.iter().map(|key| (key.as_str(), Bytes::from_static(b"v"))).collect();
+    let client = BlockingClient::connect(&place.addrs, Options::default()).expect("a server answers");
+    objects.chunks(500).for_each(|some| drop(client.set_many(some).expect("they are written")));
+
+    let addr = format!("127.0.0.1:{}", free_ports(1));
+    let mut command = star(place.path(), &["server", "add", "x", &addr]);
+    let _added = Guard(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program runs"));
+    wait_until("it is said how far the new server is", || {
+        let status = place.run(&["status"]).expect(0).stdout;
+        let mut lines = status.lines().filter(|line| line.starts_with("x is on the way into stars "));
+        lines.any(|line| line.contains(": has ") && line.ends_with(" of 3,000 objects"))
+    });
+    wait_until("it is not on the way any more", || {
+        let status = place.run(&["status", "--json"]).expect(0).json();
+        serves_all(&place, "x") && status["arriving"] == json!([])
+    });
+}
+
+/// What `star status` says of stars whose objects nobody has who is there.
+const AWAITED: &str = "are with servers that have not come back: d; start them, or give up what only they have: star server \
+                       remove NAME --lose-objects";
+
+fn get(place: &Place, key: &str) -> Run {
+    place.run(&["get", key, "--timeout", "500ms"])
+}
+
+#[test]
+fn a_server_that_alone_had_the_objects_is_given_up() {
+    // The first three keep the control plane, so that views can change when d, which alone has the objects, has ended.
+    let place = Place::new(4);
+    let mut servers = Running::serve(&place);
+    place.run(&["set", "early", "all have it"]).expect(0);
+    for name in ["a", "b", "c"] {
+        place.run(&["server", "drain", name]).expect(0);
+    }
+    place.run(&["set", "late", "d has it"]).expect(0);
+    servers.kill_last();
+    for name in ["a", "b", "c"] {
+        place.run(&["server", "drain", name, "--undo"]).expect(0);
+    }
+    wait_until("it is said whom the stars wait for", || {
+        let status = place.run(&["status"]).expect(0).stdout;
+        ["a", "b", "c"]
+            .iter()
+            .all(|name| status.contains(&format!("{name}: the objects of stars 0 1 2 3 4 5 6 7 {AWAITED}")))
+    });
+    let waits = get(&place, "early").expect(1);
+    assert_eq!(waits.stdout, "", "{waits:?}");
+
+    let refused = place.run(&["server", "remove", "d"]).expect(1);
+    assert!(refused.stderr.contains("star server remove d --lose-objects"), "{refused:?}");
+    assert!(place.run(&["status"]).expect(0).stdout.contains(AWAITED), "nothing was changed");
+
+    let removed = place.run(&["server", "remove", "d", "--lose-objects"]).expect(0);
+    assert!(removed.stdout.contains("the objects of stars 0 1 2 3 4 5 6 7 are lost"), "{removed:?}");
+    wait_until("the others serve", || place.run(&["set", "after", "empty", "--timeout", "500ms"]).code == Some(0));
+    assert_eq!(get(&place, "after").expect(0).stdout, "empty");
+    for key in ["early", "late"] {
+        assert_eq!(get(&place, key).expect(3).stdout, "", "{key} is lost");
+    }
+    wait_until("nothing is waited for any more", || {
+        let status = place.run(&["status"]).expect(0).stdout;
+        !status.contains("have not come back") && ["a", "b", "c"].iter().all(|name| serves_all(&place, name))
+    });
 }

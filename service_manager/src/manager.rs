@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use star_core::Clock;
+use star_core::{Clock, Time};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -95,15 +95,15 @@ impl Manager {
         let mut signals = Signals::new().map_err(ServiceError::io("listen for", "signals"))?;
         let mut record = self.settings.directory.load(service)?;
         let launches = self.launches(&mut record).await?;
-        self.forget_dead(&mut record)?;
-        let order: Vec<String> = launches.iter().map(|launch| launch.name.clone()).collect();
-        let is_running = |launch: &Launch| record.processes.iter().any(|process| process.name == launch.name);
-        let missing: Vec<_> = launches.into_iter().filter(|launch| !is_running(launch)).collect();
-        let result = if missing.is_empty() { Change::AlreadyRunning } else { Change::Started };
         let mut started = Vec::new();
         let work = async {
-            self.spawn(missing, &order, &mut record, &mut started)?;
-            self.wait_until_ready(&record, &mut started).await
+            loop {
+                self.forget_dead(&mut record)?;
+                self.spawn(missing(&launches, &record), &launches, &mut record, &mut started)?;
+                if self.wait_until_ready(&record, &mut started, began).await? {
+                    return Ok(());
+                }
+            }
         };
         let ready = tokio::select! {
             ready = work => ready,
@@ -113,6 +113,7 @@ impl Manager {
             self.take_back(&mut record, &started).await;
             return Err(error);
         }
+        let result = if started.is_empty() { Change::AlreadyRunning } else { Change::Started };
         Ok(outcome(&record, result, began))
     }
 
@@ -159,12 +160,12 @@ impl Manager {
         if dead.is_empty() { Ok(()) } else { self.settings.directory.save(record) }
     }
 
-    /// Starts processes; each is in the record, on disk, before the next one is started. The record keeps `order`, the
-    /// one of the configuration, in whatever order its processes were started.
+    /// Starts processes; each is in the record, on disk, before the next one is started. The record keeps the order of `all`,
+    /// the one of the configuration, in whatever order its processes were started.
     fn spawn(
         &self,
         launches: Vec<Launch>,
-        order: &[String],
+        all: &[Launch],
         record: &mut Record,
         started: &mut Vec<Started>,
     ) -> Result<(), ServiceError> {
@@ -179,23 +180,31 @@ impl Manager {
         for launch in launches {
             let one = launch.spawn(&self.settings.directory)?;
             record.processes.push(one.process.clone());
-            record.processes.sort_by_key(|process| order.iter().position(|name| *name == process.name));
+            record.processes.sort_by_key(|process| all.iter().position(|launch| launch.name == process.name));
             started.push(one);
             self.settings.directory.save(record)?;
         }
         Ok(())
     }
 
-    /// Waits until every process of the record is healthy. One that this call started and that ends meanwhile is an
-    /// error at once.
-    async fn wait_until_ready(&self, record: &Record, started: &mut [Started]) -> Result<(), ServiceError> {
-        let began = Clock.now();
-        let mut last_said = began;
+    /// Waits until every process of the record is healthy, at most the timeout from `began` on. One that this call started
+    /// and that ends meanwhile is an error at once. Another one that ends meanwhile is missing from then on: false. It may
+    /// have been killed before, for a process is there until the last of its threads has ended.
+    async fn wait_until_ready(
+        &self,
+        record: &Record,
+        started: &mut [Started],
+        began: Time,
+    ) -> Result<bool, ServiceError> {
+        let mut last_said = Clock.now();
         let mut ready_before = 0;
         loop {
             let healths = self.healths(record).await;
             // Only now: what answered may have been another process, at a port that ours did not get.
             check_alive(started)?;
+            if record.processes.iter().any(|process| !record.is_alive(process) && !is_one_of(started, process)) {
+                return Ok(false);
+            }
             let waiting: Vec<String> = record
                 .processes
                 .iter()
@@ -203,7 +212,7 @@ impl Manager {
                 .filter_map(|(process, health)| Some(format!("{}: {}", process.name, health.as_ref().err()?)))
                 .collect();
             if waiting.is_empty() {
-                return Ok(());
+                return Ok(true);
             }
             let (ready, all) = (healths.len() - waiting.len(), healths.len());
             if ready != ready_before || Clock.now().since(last_said) >= SAY_EVERY {
@@ -340,6 +349,17 @@ async fn redis_health(settings: &Settings) -> Result<String, String> {
     limit.unwrap_or_else(|_| Err(format!("no answer to PING within {} ms", ANSWER.as_millis())))
 }
 
+/// What is to be started and does not run.
+fn missing(launches: &[Launch], record: &Record) -> Vec<Launch> {
+    let runs = |launch: &&Launch| record.processes.iter().any(|process| process.name == launch.name);
+    launches.iter().filter(|launch| !runs(launch)).cloned().collect()
+}
+
+/// Whether this call started the process.
+fn is_one_of(started: &[Started], process: &Process) -> bool {
+    started.iter().any(|one| one.process.identity == process.identity)
+}
+
 /// Fails if one of these processes has ended.
 fn check_alive(started: &mut [Started]) -> Result<(), ServiceError> {
     for Started { process, child } in started {
@@ -353,7 +373,7 @@ fn check_alive(started: &mut [Started]) -> Result<(), ServiceError> {
     Ok(())
 }
 
-fn outcome(record: &Record, result: Change, began: star_core::Time) -> Outcome {
+fn outcome(record: &Record, result: Change, began: Time) -> Outcome {
     Outcome {
         service: record.service,
         result,

@@ -3,7 +3,7 @@
 use std::{env, ffi::OsString, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
-use star_control::ClusterState;
+use star_control::{ClusterState, View};
 use star_core::{
     ServerId,
     message::{RequestBody, ResponseBody},
@@ -64,7 +64,7 @@ pub(crate) fn remove_stores(settings: &Settings) -> Result<(), ServiceError> {
     Ok(())
 }
 
-/// Whether a server holds a lease and serves every star that it is a member of; the error is a sentence for people.
+/// Whether a server holds a lease and serves every star that it is in, or on the way into; the error is a sentence for people.
 pub(crate) async fn health(name: &str, addr: &str, limit: Duration) -> Result<String, String> {
     let options = ClientOptions { pool_size: 1, connect_timeout: limit, request_timeout: limit, ..Default::default() };
     let client = TcpClient::new(addr.to_owned(), options);
@@ -93,7 +93,9 @@ impl ServerStatus {
         if without > 0 || cluster.stars.is_empty() {
             return Err(format!("{without} of {} stars have no view yet", cluster.stars.len()));
         }
-        let mine: Vec<_> = cluster.stars.iter().filter(|view| view.is_member(self.id)).collect();
+        // Stars take a server in one by one: it is not ready when it serves the first of them.
+        let is_in = |view: &&View| view.is_member(self.id) || view.learners.contains(&self.id);
+        let mine: Vec<_> = cluster.stars.iter().filter(is_in).collect();
         if mine.is_empty() {
             return Err("is a member of no star".to_owned());
         }
@@ -116,7 +118,6 @@ fn server_program() -> Result<PathBuf, ServiceError> {
 
 #[cfg(test)]
 mod tests {
-    use star_control::View;
     use star_core::{Epoch, StarId};
 
     use super::*;
@@ -136,10 +137,12 @@ mod tests {
     fn healthy_is_who_serves_all_that_is_its_own() {
         let views = || Some(vec![view(0, &[1, 2], 1), view(1, &[1, 2], 2), view(2, &[2], 2)]);
         assert_eq!(status(500, &[true, true, false], views()), Ok("serves 2 stars, leads 1".to_owned()));
+        let learns = Some(vec![view(0, &[1, 2], 2), View { learners: vec![ServerId(1)], ..view(1, &[2], 2) }]);
         for (lease_ms, serving, views, why) in [
             (500, vec![], None, "no cluster"),
             (0, vec![true, true, false], views(), "no lease"),
             (500, vec![true, false, false], views(), "serves 1 of its 2"),
+            (500, vec![true, false], learns, "serves 1 of its 2"),
             (500, vec![], Some(vec![]), "have no view"),
             (500, vec![true], Some(vec![view(0, &[1], 1), View::default()]), "1 of 2 stars have no view"),
             (500, vec![false], Some(vec![view(0, &[2], 2)]), "member of no star"),

@@ -178,9 +178,9 @@ fn the_same_on_redis() {
     stopped_in_order(&place, &["start", "objstore", "--control", "redis"]);
 }
 
-/// All are killed while clients write, at once or one after another.
-fn killed(place: &Place, start: &[&str], pause: Duration) {
-    for round in 0..3 {
+/// All are killed while clients write, at once or one after another: a round for each pause in between, in milliseconds.
+fn killed(place: &Place, start: &[&str], pauses_ms: [u64; 3]) {
+    for (round, pause) in pauses_ms.into_iter().map(Duration::from_millis).enumerate() {
         place.succeed(start);
         let pids = place.pids();
         let books = write_while(place, || {
@@ -205,19 +205,27 @@ fn killed(place: &Place, start: &[&str], pause: Duration) {
 
 #[test]
 fn what_was_confirmed_is_there_after_all_were_killed_at_once() {
-    killed(&Place::new(3), &["start", "objstore"], Duration::ZERO);
+    killed(&Place::new(3), &["start", "objstore"], [0; 3]);
 }
 
 #[test]
 fn what_was_confirmed_is_there_after_all_were_killed_at_once_on_redis() {
     let place = Place::new(3);
     place.succeed(&["start", "redis"]);
-    killed(&place, &["start", "objstore", "--control", "redis"], Duration::ZERO);
+    killed(&place, &["start", "objstore", "--control", "redis"], [0; 3]);
+}
+
+/// The control plane ends with the second server, so the third stays in a view with that one and confirms nothing alone. With
+/// all stores back it is certain which of them has everything, also where a kill met a takeover.
+#[test]
+#[ignore = "does not hold yet: the last server's lease still runs when the others start, see DESIGN/star.md"]
+fn what_was_confirmed_is_there_after_one_after_another_was_killed() {
+    killed(&Place::new(3), &["start", "objstore"], [1200, 700, 300]);
 }
 
 #[test]
-fn what_was_confirmed_is_there_after_one_after_another_was_killed() {
+fn what_was_confirmed_is_there_after_one_after_another_was_killed_on_redis() {
     let place = Place::new(3);
     place.succeed(&["start", "redis"]);
-    killed(&place, &["start", "objstore", "--control", "redis"], Duration::from_millis(1200));
+    killed(&place, &["start", "objstore", "--control", "redis"], [1200; 3]);
 }

@@ -2,7 +2,11 @@
 
 mod support;
 
-use std::{fs, net::TcpListener};
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    net::TcpListener,
+};
 
 use serde_json::{Value, json};
 use support::{Done, Place, eventually, files, is_running, kill, wire::Wire};
@@ -95,6 +99,30 @@ fn a_killed_server_is_started_again_beside_the_others() {
     assert_ne!(after[0], before[0]);
     let read = Wire::connect(&place.addr(0)).ask(&json!({"type": "GET", "key": "k"}));
     assert_eq!(read["value"], "kept", "it serves what the others kept: {read}");
+    place.succeed(&["stop", "objstore"]);
+    place.assert_nothing_left(&after);
+}
+
+#[test]
+fn a_server_that_ends_while_a_start_waits_for_it_is_started_again() {
+    let place = Place::new(3);
+    place.succeed(&["start", "objstore"]);
+    let before = place.pids();
+    // It runs when the start looks, and does not answer.
+    kill("-STOP", before[0]);
+    let mut start = place.command(&["start", "objstore"]).spawn().expect("it starts");
+    let mut said = BufReader::new(start.stderr.take().expect("a pipe")).lines().map_while(Result::ok);
+    let waits = said.find(|line| line.contains("ready; a: "));
+    assert!(waits.is_some(), "it waits for the server");
+    kill("-KILL", before[0]);
+    let dead = format!("a is dead (was pid {})", before[0]);
+    assert!(said.any(|line| line.contains(&dead)), "it sees that it has ended");
+    assert_eq!(said.filter(|line| line.contains("stopping what was started")).count(), 0);
+    let done = Done::from(start.wait_with_output().expect("it ends"));
+    assert!(done.code == 0 && done.out.contains("objstore: ready"), "{done:#?}");
+    let after = place.pids();
+    assert_eq!(after[1..], before[1..], "the others were left alone");
+    assert_ne!(after[0], before[0]);
     place.succeed(&["stop", "objstore"]);
     place.assert_nothing_left(&after);
 }

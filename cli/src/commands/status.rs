@@ -16,6 +16,7 @@ use crate::{
 const EXAMPLES: &str = "\
 States of a server: up, starting (no views yet), joining (not serving all of its stars yet),
 no lease (answers no reads), no answer (it listens, but says nothing), down.
+Where a server copies stars from others it is said how many objects it has, of how many that others have in as many stars.
 Exit code 1: no server answers.";
 
 #[derive(Debug, Args)]
@@ -51,6 +52,7 @@ pub(super) fn print(cluster: &ClusterStatus) -> std::io::Result<()> {
     if !cluster.stars.is_empty() {
         output::line(star_table(cluster).to_string())?;
     }
+    cluster.arriving.iter().try_for_each(|one| output::line(one.to_string()))?;
     if let Some(plane) = &cluster.plane {
         let led = plane.leader.as_ref().map(|leader| format!(", led by {leader}")).unwrap_or_default();
         output::line(format!("control plane: {}{led}", plane.backend))?;

@@ -163,9 +163,10 @@ impl Screen {
         }
         let now = Clock.now();
         let passed = now.since(self.drawn).as_secs_f64().max(1e-3);
-        let mut text = self.table(cluster, states, now, passed).to_string();
-        text.push_str("\nCtrl-C stops the cluster\n");
-        text.push_str(&self.notes);
+        let mut lines = vec![self.table(cluster, states, now, passed).to_string()];
+        lines.extend(cluster.arriving.iter().map(ToString::to_string));
+        lines.extend(["Ctrl-C stops the cluster".to_owned(), self.notes.clone()]);
+        let text = lines.join("\n");
         if self.lines > 0 {
             // Up to where the last table began, and clear from there on.
             write!(io::stdout(), "\x1b[{}A\x1b[J", self.lines)?;

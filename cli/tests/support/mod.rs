@@ -216,6 +216,13 @@ impl Running {
         signal(self.0[0].id(), by);
         self.0.remove(0).wait().expect("the process ends").code()
     }
+
+    /// Kills the last process without warning.
+    pub(crate) fn kill_last(&mut self) {
+        let mut last = self.0.pop().expect("a process");
+        last.kill().expect("it runs");
+        last.wait().expect("it ends");
+    }
 }
 
 impl Drop for Running {

@@ -146,7 +146,8 @@ mod tests {
             leaving: Vec::new(),
             learners: Vec::new(),
         };
-        ClusterStatus { servers: Vec::new(), stars: stars.iter().map(line).collect(), plane: None }
+        let stars = stars.iter().map(line).collect();
+        ClusterStatus { servers: Vec::new(), stars, arriving: Vec::new(), plane: None }
     }
 
     #[test]

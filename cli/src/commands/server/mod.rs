@@ -1,5 +1,7 @@
 //! `star server`: the servers of a running cluster, and what they are to be.
 
+mod remove;
+
 use std::{collections::BTreeSet, time::Duration};
 
 use clap::{Args, Subcommand};
@@ -8,7 +10,7 @@ use star::{ServerOptions, StarServer};
 use star_control::{
     CasOutcome, ClusterState, ControlPlane, Plane, PlaneError, Revision, Standing,
     document::CLUSTER_KEY,
-    plan::{ended_lives, marked, removed},
+    plan::{ended_lives, marked},
 };
 use star_core::{Clock, ServerId, cluster::ServerInfo, config::Config, server::bind};
 
@@ -17,7 +19,7 @@ use crate::{
     args::GlobalArgs,
     connection,
     error::{CliError, CliResult, Exit},
-    output, settings,
+    output, settings, status,
 };
 
 const EXAMPLES: &str = "\
@@ -34,6 +36,8 @@ embedded control plane, which stays where it is.";
 
 /// How often the control plane is asked how far it is.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often it is said how far copying is.
+const SHOW_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -90,7 +94,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &ServerArgs) -> CliResult {
             connection::runtime()?.block_on(drain(global, &config, name, standing, wait))
         }
         What::Remove { name, lose_objects } => {
-            connection::runtime()?.block_on(remove(global, &config, name, *lose_objects))
+            connection::runtime()?.block_on(remove::run(global, &config, name, *lose_objects))
         }
     }
 }
@@ -168,7 +172,7 @@ fn add(mut config: Config, name: &str, addr: &str) -> CliResult {
     config.cluster.servers.push(ServerInfo::new(name, addr));
     let options = ServerOptions { control, ..ServerOptions::from_config(&config, name)? };
     let stars = state.stars.len();
-    output::note(format!("server {name} joins {} with {stars} stars; `star server list` shows how far", state.name()));
+    output::note(format!("server {name} joins {} with {stars} stars; `star status` shows how far", state.name()));
     serve::serve(&config, name, false, || StarServer::start_on(bind(addr)?, options))
 }
 
@@ -192,7 +196,7 @@ async fn drain(
     })
     .await?;
     let Some(timeout) = wait else { return done(global, name, standing) };
-    let (ends, mut said) = (Clock.now() + timeout, BTreeSet::new());
+    let (ends, mut said, mut shown) = (Clock.now() + timeout, BTreeSet::new(), Clock.now());
     loop {
         let (_, state) = state(&plane).await?;
         let left = Part::of(&state, id).views;
@@ -202,6 +206,10 @@ async fn drain(
         if said.insert(left) && !global.json {
             output::note(format!("server {name} is in {left} of {} stars", state.stars.len()));
         }
+        if !global.json && Clock.now().since(shown) >= SHOW_EVERY {
+            show_arrivals(&state).await;
+            shown = Clock.now();
+        }
         if Clock.now() >= ends {
             let why = format!("server {name} is still in {left} stars after {}", humantime::format_duration(timeout));
             return Err(CliError::new(why).hint("it goes on by itself; `star server list` shows who is in the way"));
@@ -210,18 +218,19 @@ async fn drain(
     }
 }
 
-async fn remove(global: &GlobalArgs, config: &Config, name: &str, loses: bool) -> CliResult {
-    let plane = star::control_plane(config)?;
-    let refused = |why: &dyn std::fmt::Display| CliError::new(format!("server {name} cannot be removed: {why}"));
-    change(&plane, name, |state, id| removed(state, id, loses).map_err(|why| refused(&why))).await?;
-    done(global, name, Standing::Removed)
+/// Says how far those are that take the place of others.
+async fn show_arrivals(state: &ClusterState) {
+    let there = state.servers.iter().filter(|one| one.standing != Standing::Removed);
+    let servers: Vec<_> = there.map(|one| (one.name.clone(), one.addr.clone())).collect();
+    let cluster = status::gather(&servers, SHOW_EVERY).await;
+    cluster.arriving.iter().for_each(|one| output::note(one.to_string()));
 }
 
 /// Changes the cluster's document; tries again where somebody else was faster. Returns the server's number.
 async fn change(
     plane: &Plane,
     name: &str,
-    next: impl Fn(&ClusterState, ServerId) -> Result<Option<ClusterState>, CliError>,
+    mut next: impl FnMut(&ClusterState, ServerId) -> Result<Option<ClusterState>, CliError>,
 ) -> Result<ServerId, CliError> {
     loop {
         let (revision, before) = state(plane).await?;

@@ -1,5 +1,7 @@
 //! What servers say of themselves, and the picture of the cluster that it gives.
 
+mod arrivals;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +14,8 @@ use star_core::{
     store::Usage,
 };
 use tokio::task::JoinSet;
+
+pub(crate) use self::arrivals::Arrival;
 
 /// A server's own status; fields that are not used here are left out.
 #[derive(Clone, Debug, Deserialize)]
@@ -45,6 +49,8 @@ pub(crate) struct Counters {
     pub(crate) reads_clean: u64,
     pub(crate) reads_dirty: u64,
     pub(crate) stamped: u64,
+    pub(crate) objects_kept: u64,
+    pub(crate) objects_taken: u64,
 }
 
 impl Counters {
@@ -66,6 +72,8 @@ pub(crate) struct StarStatus {
 pub(crate) struct ClusterStatus {
     pub(crate) servers: Vec<ServerLine>,
     pub(crate) stars: Vec<StarLine>,
+    /// Who copies stars from others, and how far.
+    pub(crate) arriving: Vec<Arrival>,
     /// `None` if no server says anything of it.
     pub(crate) plane: Option<PlaneLine>,
 }
@@ -202,7 +210,8 @@ pub(crate) async fn gather(known: &[(String, String)], timeout: Duration) -> Clu
     lines.extend(ask_all(others, timeout).await);
     name_silent(&mut lines);
     let (stars, plane) = (stars(&lines), plane(&lines));
-    ClusterStatus { servers: lines, stars, plane }
+    let arriving = arrivals::arriving(&lines, &stars);
+    ClusterStatus { servers: lines, stars, arriving, plane }
 }
 
 /// What most servers say of the control plane: one that is cut off may take another for its leader.
@@ -322,7 +331,8 @@ mod tests {
         };
         let found = |states: [&'static str; 3], second: StarLine| {
             let servers = ["a", "b", "c"].into_iter().zip(states).map(|(name, state)| server(name, state)).collect();
-            ClusterStatus { servers, stars: vec![star(0, "abc", ""), second], plane: None }.unserved_somewhere()
+            let stars = vec![star(0, "abc", ""), second];
+            ClusterStatus { servers, stars, arriving: Vec::new(), plane: None }.unserved_somewhere()
         };
         assert_eq!(found([UP; 3], star(1, "abc", "")), None);
         assert_eq!(found([UP; 3], star(1, "ab", "")), Some(1));
