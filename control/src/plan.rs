@@ -14,7 +14,7 @@ mod resume;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use leave::{advanced, stopped};
-pub use register::{CannotRemove, marked, may_end_soon, registered, removed, reported};
+pub use register::{CannotRemove, SeenRenewed, marked, may_end_soon, registered, removed, reported};
 pub use resume::{awaited, chronicled};
 use star_core::ids::{Epoch, ServerId, StarId};
 

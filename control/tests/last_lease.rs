@@ -5,11 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use star_control::{
     Claim, ClusterState, Lease, Past, PlanConfig, ServerRecord, View, plan,
-    plan::{alive, ended_lives, may_end_soon, registered},
+    plan::{SeenRenewed, alive, ended_lives, may_end_soon, registered},
 };
 use star_core::{Epoch, Incarnation, Seq, ServerId, StarId, note::cluster_mark};
 
-const TTL: Duration = Duration::from_millis(600);
 /// How often a server looks what is to be done.
 const LOOK_MS: u64 = 100;
 const NAMES: [&str; 3] = ["a", "b", "c"];
@@ -19,6 +18,8 @@ struct Start {
     state: ClusterState,
     /// Until when each lease runs, in milliseconds from the start on, and whose life holds it.
     leases: BTreeMap<&'static str, (u64, Incarnation)>,
+    /// What each server has seen of the leases.
+    seen: [SeenRenewed; 3],
     now_ms: u64,
 }
 
@@ -34,7 +35,8 @@ impl Start {
         let members: Vec<ServerId> = (0..3).map(ServerId).collect();
         let past = vec![Past { epoch: Epoch(4), members: members.clone() }];
         state.stars[0] = View { epoch: Epoch(5), founded: Epoch(1), members, past, ..View::default() };
-        Self { state, leases: BTreeMap::from([("c", (lease_of_c_ms, Incarnation(1)))]), now_ms: 0 }
+        let leases = BTreeMap::from([("c", (lease_of_c_ms, Incarnation(1)))]);
+        Self { state, leases, seen: Default::default(), now_ms: 0 }
     }
 
     fn leases(&self) -> Vec<Lease> {
@@ -80,7 +82,10 @@ impl Start {
         };
         let me =
             ServerRecord { incarnation: Incarnation(2), claims: vec![claim], ..self.state.servers[number].clone() };
-        if !may_end_soon(&self.state, &me, &self.leases(), TTL) {
+        let leases = self.leases();
+        let seen = &mut self.seen[number];
+        seen.look(&leases);
+        if !may_end_soon(&self.state, &me, &leases, seen) {
             let (next, _) = registered(&self.state, &me, &alive(&self.state, &self.leases()));
             self.install(None, next);
         }
@@ -101,16 +106,23 @@ impl Start {
 }
 
 #[test]
-fn the_stores_of_all_are_looked_at_where_the_last_lease_is_about_to_end() {
-    for lease_of_c_ms in [0, 100, 299] {
+fn the_stores_of_all_are_looked_at_however_long_the_last_lease_still_runs() {
+    for lease_of_c_ms in [0, 100, 299, 310, 400, 500, 599] {
         assert!(Start::goes_on_with_c(lease_of_c_ms), "c's lease ran for {lease_of_c_ms} ms more");
     }
 }
 
+/// A server that comes back to others that live need not wait for long: until they renew.
 #[test]
-#[ignore = "does not hold yet: DESIGN/star.md says why"]
-fn the_stores_of_all_are_looked_at_where_the_last_lease_still_runs() {
-    for lease_of_c_ms in [310, 400, 500, 599] {
-        assert!(Start::goes_on_with_c(lease_of_c_ms), "c's lease ran for {lease_of_c_ms} ms more");
-    }
+fn a_lease_that_is_renewed_is_waited_for_no_longer() {
+    let mut start = Start::new(500);
+    start.look(0);
+    assert_eq!(start.state.servers[0].incarnation, Incarnation(1), "it waits");
+    start.now_ms = 100;
+    start.look(0);
+    assert_eq!(start.state.servers[0].incarnation, Incarnation(1), "it still waits");
+    start.leases.insert("c", (700, Incarnation(1)));
+    start.now_ms = 200;
+    start.look(0);
+    assert_eq!(start.state.servers[0].incarnation, Incarnation(2));
 }

@@ -218,7 +218,6 @@ fn what_was_confirmed_is_there_after_all_were_killed_at_once_on_redis() {
 /// The control plane ends with the second server, so the third stays in a view with that one and confirms nothing alone. With
 /// all stores back it is certain which of them has everything, also where a kill met a takeover.
 #[test]
-#[ignore = "does not hold yet: the last server's lease still runs when the others start, see DESIGN/star.md"]
 fn what_was_confirmed_is_there_after_one_after_another_was_killed() {
     killed(&Place::new(3), &["start", "objstore"], [1200, 700, 300]);
 }

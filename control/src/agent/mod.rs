@@ -23,7 +23,7 @@ use self::{
 use crate::{
     document::CLUSTER_KEY,
     lease::{LeaseConfig, LeaseKeeper, LeaseState, LeaseStep},
-    plan::{PlanConfig, alive, ended_lives, may_end_soon, registered},
+    plan::{PlanConfig, SeenRenewed, alive, ended_lives, may_end_soon, registered},
     plane::{Acquired, CasOutcome, ControlPlane, PlaneError, Renewed, Revision, Versioned, WAY_OUT},
     view::{ClusterState, ServerRecord},
 };
@@ -150,6 +150,8 @@ pub struct Agent<P> {
     clock: Clock,
     knowledge: Knowledge,
     registered: bool,
+    /// Of other servers, while this one registers.
+    seen: SeenRenewed,
 }
 
 impl<P: ControlPlane> Agent<P> {
@@ -164,7 +166,8 @@ impl<P: ControlPlane> Agent<P> {
         word: Word,
     ) -> Self {
         let knowledge = Knowledge::new(me.clone(), events);
-        Self { plane, me, config, word, clock: Clock, knowledge, registered: false }
+        let (registered, seen) = (false, SeenRenewed::default());
+        Self { plane, me, config, word, clock: Clock, knowledge, registered, seen }
     }
 
     /// Enters the server in the cluster and returns its number. Waits as long as the control plane cannot be reached, or
@@ -255,7 +258,8 @@ impl<P: ControlPlane> Agent<P> {
             self.knowledge.rename_life(self.me.incarnation);
         }
         let leases = self.plane.leases().await?;
-        if may_end_soon(&before, &self.me, &leases, self.config.lease.ttl) {
+        self.seen.look(&leases);
+        if may_end_soon(&before, &self.me, &leases, &self.seen) {
             return Ok(Registered::Early);
         }
         let (after, id) = registered(&before, &self.me, &alive(&before, &leases));

@@ -1,8 +1,14 @@
 //! What servers write about themselves, and people about servers.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use star_core::{ids::ServerId, note::cluster_mark};
+use star_core::{
+    ids::{Incarnation, ServerId},
+    note::cluster_mark,
+};
 
 use super::{chronicled, named, resume, take_out};
 use crate::{
@@ -51,21 +57,44 @@ pub fn registered(state: &ClusterState, me: &ServerRecord, alive: &BTreeSet<Serv
     (next, id)
 }
 
-/// Whether a server that comes with a claim should wait a little before it registers: another holder of the star has not
-/// renewed its lease as those do that live, so in a moment it may be known to have ended, and the star need not get a view
-/// of its members alone, which only they could tell anything about. It is always over when that lease is.
-pub fn may_end_soon(state: &ClusterState, me: &ServerRecord, leases: &[Lease], ttl: Duration) -> bool {
+/// The leases that a server has seen renewed since it began to look: whoever holds one of them lives, or did a moment ago.
+/// A lease that merely runs may be of a server that ended just before.
+#[derive(Clone, Debug, Default)]
+pub struct SeenRenewed {
+    last: BTreeMap<String, (Incarnation, Duration)>,
+    renewed: BTreeSet<String>,
+}
+
+impl SeenRenewed {
+    /// Looks at the leases once more.
+    pub fn look(&mut self, leases: &[Lease]) {
+        for Lease { name, holder, remaining } in leases {
+            let before = self.last.insert(name.clone(), (*holder, *remaining));
+            // What is not renewed only gets less, or stays where the plane's time stands still.
+            if before.is_some_and(|before| before.0 != *holder || before.1 < *remaining) {
+                self.renewed.insert(name.clone());
+            }
+        }
+        self.last.retain(|name, _| leases.iter().any(|lease| lease.name == *name));
+    }
+}
+
+/// Whether a server that comes with a claim should wait a little before it registers: another holder of the star has a lease
+/// that nobody has seen renewed, so in a moment it may be known to have ended. If this server became its learner meanwhile, its
+/// claims would go, and all of them together may be what proves that a store has everything. The wait is over when that lease
+/// is, or is renewed.
+pub fn may_end_soon(state: &ClusterState, me: &ServerRecord, leases: &[Lease], seen: &SeenRenewed) -> bool {
     if leases.iter().any(|lease| lease.name == me.name) {
         return false; // It has to wait for itself first.
     }
-    let fades = |id: ServerId| {
+    let may_have_ended = |id: ServerId| {
         let name = state.server(id).map(|server| &server.name);
-        leases.iter().any(|lease| Some(&lease.name) == name && lease.remaining < ttl / 2)
+        leases.iter().any(|lease| Some(&lease.name) == name && !seen.renewed.contains(&lease.name))
     };
     me.claims
         .iter()
         .filter_map(|claim| state.stars.get(usize::from(claim.star.0)).filter(|view| view.founded == claim.founded))
-        .any(|view| view.holders().any(fades))
+        .any(|view| view.holders().any(may_have_ended))
 }
 
 /// The most claims in a document, so that it stays far below what a control plane takes.

@@ -7,7 +7,7 @@ use star_control::{
     CasOutcome, ClusterState, Lease, LeaseKeeper, LeaseState, LeaseStep, PlanConfig, ReachKeeper, Revision,
     ServerRecord,
     agent::{Reluctance, handed_over},
-    plan::{advanced, alive, may_end_soon, plan, registered, reported},
+    plan::{SeenRenewed, advanced, alive, may_end_soon, plan, registered, reported},
 };
 use star_core::{
     ids::{Incarnation, ServerId},
@@ -33,6 +33,8 @@ pub(crate) struct Agent {
     told: Option<Time>,
     known: Option<(Revision, Arc<ClusterState>)>,
     is_registered: bool,
+    /// Of other servers, while this one registers.
+    seen: SeenRenewed,
     /// Whether it was ever given its lease in this life.
     had_lease: bool,
     /// The call about the lease that is under way, and the one about views.
@@ -111,6 +113,7 @@ impl Agent {
             told: None,
             known: None,
             is_registered: false,
+            seen: SeenRenewed::default(),
             had_lease: false,
             lease_call: None,
             view_call: None,
@@ -388,7 +391,9 @@ impl<S: Subject> World<S> {
     /// The document has come to a server that is to register.
     fn register_in(&mut self, id: ServerId, revision: Revision, state: &Arc<ClusterState>, leases: &[Lease]) {
         let me = ServerRecord { claims: self.claims(id), ..server_record(id, self.server(id).incarnation) };
-        if may_end_soon(state, &me, leases, self.settings.lease.ttl) {
+        let seen = &mut self.server(id).agent.seen;
+        seen.look(leases);
+        if may_end_soon(state, &me, leases, seen) {
             let again = self.settings.lease.look_every().as_nanos() as u64;
             return self.occasion_in(id, again, Occasion::Register);
         }
