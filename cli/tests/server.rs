@@ -2,12 +2,16 @@
 
 mod support;
 
-use std::process::{Child, Stdio};
+use std::{
+    process::{Child, Stdio},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use star::{BlockingClient, Options};
+use star_core::Clock;
 use support::{Place, Run, Running, free_ports, signal, star, wait_until};
 
 /// A process that ends with the test.
@@ -82,12 +86,16 @@ fn status_says_how_far_a_new_server_is() {
     let place = Place::new(3);
     let _servers = Running::serve(&place);
     let keys: Vec<String> = (0..3000).map(|number| format!("key {number}")).collect();
-    let objects: Vec<(&str, Bytes)> = keys.iter().map(|key| (key.as_str(), Bytes::from_static(b"v"))).collect();
+    let value = Bytes::from(vec![b'v'; 4096]);
+    let objects: Vec<(&str, Bytes)> = keys.iter().map(|key| (key.as_str(), value.clone())).collect();
     let client = BlockingClient::connect(&place.addrs, Options::default()).expect("a server answers");
     objects.chunks(500).for_each(|some| drop(client.set_many(some).expect("they are written")));
 
     let addr = format!("127.0.0.1:{}", free_ports(1));
-    let mut command = star(place.path(), &["server", "add", "x", &addr]);
+    // Twelve megabytes, of which so many come in a second.
+    let bound = "replication.copy_bytes_per_second=4194304";
+    let began = Clock.now();
+    let mut command = star(place.path(), &["server", "add", "x", &addr, "--set", bound]);
     let _added = Guard(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program runs"));
     wait_until("it is said how far the new server is", || {
         let status = place.run(&["status"]).expect(0).stdout;
@@ -98,6 +106,8 @@ fn status_says_how_far_a_new_server_is() {
         let status = place.run(&["status", "--json"]).expect(0).json();
         serves_all(&place, "x") && status["arriving"] == json!([])
     });
+    let took = Clock.now().since(began);
+    assert!(took > Duration::from_secs(2), "three seconds of copying took {took:?}");
 }
 
 /// What `star status` says of stars whose objects nobody has who is there.

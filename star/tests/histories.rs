@@ -5,8 +5,9 @@ mod support;
 use std::collections::VecDeque;
 
 use star::protocol::{Body, Message};
+use star_control::Resumed;
 use star_core::{
-    ids::{ClientId, Incarnation, RequestId, ServerId, StarId},
+    ids::{ClientId, Epoch, Incarnation, RequestId, Seq, ServerId, StarId},
     key::Key,
     message::ResponseBody,
     protocol::Input,
@@ -351,4 +352,38 @@ fn a_write_stays_when_a_repeat_of_it_is_taken_back() {
         net.run();
         assert_eq!(net.answer(10 + u64::from(server)).expect("an answer").1, "new", "server {server} is stale");
     }
+}
+
+/// Server 0 hears nothing of the control plane, while another's store is gone on with, and lost as well. What it hears then is a
+/// view without members, whose leader, named by default, has the number 0.
+#[test]
+fn a_server_that_missed_all_serves_nothing_in_a_view_without_members() {
+    let mut net = Net::new(2, 1, 1 << 30);
+    net.view(0, &[0, 1], 0, &[], &[]);
+    net.tell_all();
+    net.set(0, 1, "k", b"old".to_vec(), "r1");
+    net.settle(5);
+    net.view(0, &[1], 1, &[], &[]);
+    net.view(0, &[], 0, &[], &[]);
+    net.state.stars[0].resumed = Some(Resumed { epoch: Epoch(2), seq: Seq(1) });
+    net.tell(0);
+    net.get(0, 2, "k");
+    net.run();
+    assert!(matches!(net.answer(2), Some((ResponseBody::Error(_), _))), "it answers: {:?}", net.answer(2));
+}
+
+/// A server that is to go on with its store alone, and has none that fits, must not go on as before either.
+#[test]
+fn a_server_that_cannot_go_on_with_its_store_serves_nothing() {
+    let mut net = Net::new(2, 1, 1 << 30);
+    net.view(0, &[0, 1], 0, &[], &[]);
+    net.tell_all();
+    net.set(0, 1, "k", b"old".to_vec(), "r1");
+    net.settle(5);
+    net.view(0, &[1], 1, &[], &[]);
+    net.state.stars[0].resumed = Some(Resumed { epoch: Epoch(2), seq: Seq(7) });
+    net.tell(1);
+    net.get(1, 2, "k");
+    net.run();
+    assert!(matches!(net.answer(2), Some((ResponseBody::Error(_), _))), "it answers: {:?}", net.answer(2));
 }

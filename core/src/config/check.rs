@@ -60,6 +60,9 @@ impl Config {
         let replication = &self.replication;
         // Pieces are frames of their own: small ones cost more than they carry, large ones hold up what is behind them.
         range("replication.piece_bytes", replication.piece_bytes, (4 << 10)..=(16 << 20))?;
+        if replication.copy_bytes_per_second > 0 {
+            range("replication.copy_bytes_per_second", replication.copy_bytes_per_second, (64 << 10)..=(1 << 40))?;
+        }
         range("replication.sessions_max", replication.sessions_max, 1..=100_000_000)?;
         range("replication.session_age_ms_max", replication.session_age_ms_max, 1_000..=7 * 86_400_000)?;
         range("replication.repair_after_ms", replication.repair_after_ms, 20..=60_000)

@@ -111,6 +111,9 @@ pub struct ReplicationConfig {
     /// How long results of requests with a text are remembered at most, in milliseconds: so long is a retry safe.
     #[serde(deserialize_with = "units::milliseconds")]
     pub session_age_ms_max: u64,
+    /// How many bytes of values a second a server takes over at most of stars that it comes into; 0 for no limit.
+    #[serde(deserialize_with = "units::bytes")]
+    pub copy_bytes_per_second: u64,
     /// How long nothing must have moved before a server says again what may have been lost, in milliseconds.
     #[serde(deserialize_with = "units::milliseconds")]
     pub repair_after_ms: u64,
@@ -125,6 +128,7 @@ impl Default for ReplicationConfig {
             dirty_reads: DirtyReads::Wait,
             sessions_max: 65_536,
             session_age_ms_max: 300_000,
+            copy_bytes_per_second: 128 << 20,
             repair_after_ms: 100,
         }
     }

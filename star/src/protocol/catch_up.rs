@@ -147,9 +147,16 @@ impl Replica {
     pub(crate) fn tend_catch_up<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
         let patience = patience(cx.config.repair_after, self.catch_up.repeats, 0);
         let due = self.catch_up.asked_at.is_none_or(|at| cx.now.since(at) >= patience);
-        if due && self.lacks_objects(cx.me()) {
+        if due && self.lacks_objects(cx.me()) && !self.is_ahead_of_pace(cx) {
             self.ask_for_changes(cx);
         }
+    }
+
+    /// Whether the next part is to wait, so that all objects together do not come faster than they may. What was changed since
+    /// must come as fast as it can, or it would never end; and a joining member is waited for.
+    fn is_ahead_of_pace<S: Store, E: Effects<Message>>(&self, cx: &Context<'_, S, E>) -> bool {
+        let is_first_pass = matches!(self.catch_up.since, Some(Since::Objects { .. })) && !self.catch_up.is_behind;
+        is_first_pass && cx.shared.copy_pace.must_wait(cx.now)
     }
 
     fn ask_for_changes<S: Store, E: Effects<Message>>(&mut self, cx: &mut Context<'_, S, E>) {
@@ -313,6 +320,7 @@ impl Replica {
         if !take_objects(cx, &objects, values) {
             return cx.shared.counters.no_space += 1; // The same part is asked for again.
         }
+        cx.shared.copy_pace.took(cx.now, values.len(), cx.config.copy_bytes_per_second);
         if let (Some(Since::Objects { .. }), Since::Writes { objects_after, .. }) = (&self.catch_up.since, &next) {
             self.sessions = Sessions::default();
             self.recent = Recent::after(*objects_after);
@@ -341,7 +349,7 @@ impl Replica {
                 let moved = self.catch_up.since.as_ref() != Some(&next);
                 self.catch_up.since = Some(next);
                 self.catch_up.asked_at = None;
-                if moved || !is_last {
+                if (moved || !is_last) && !self.is_ahead_of_pace(cx) {
                     self.ask_for_changes(cx);
                 }
             }

@@ -39,6 +39,8 @@ pub struct NodeConfig {
     pub part_bytes: usize,
     /// The most keys or requests in such an answer.
     pub part_entries: usize,
+    /// How many bytes of values a second a server takes over at most of stars that it comes into, all together; 0 for no limit.
+    pub copy_bytes_per_second: u64,
     /// How long nothing must have moved before a server says again what may have been lost.
     pub repair_after: Duration,
     /// A mistake put in on purpose, to see that the checks find it. Never set outside of tests.
@@ -64,6 +66,7 @@ impl NodeConfig {
             session_age_max: Duration::from_secs(300),
             part_bytes: 256 << 10,
             part_entries: 1024,
+            copy_bytes_per_second: 128 << 20,
             repair_after: Duration::from_millis(100),
             bug: None,
         }

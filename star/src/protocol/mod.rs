@@ -18,6 +18,7 @@ mod list;
 mod log;
 pub mod message;
 mod node;
+mod pace;
 mod propagate;
 mod read;
 mod recent;

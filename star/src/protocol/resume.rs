@@ -51,7 +51,9 @@ impl Replica {
             let is_this = note.cluster == cx.shared.cluster_mark && note.founded == view.founded;
             is_this && view.resumed.is_some_and(|from| from.seq == note.committed && from.epoch > note.epoch)
         };
-        self.noted.may_resume && view.leader == cx.me() && self.noted.note.is_some_and(fits)
+        // A view without members names somebody as its leader, too.
+        let is_mine = view.leader == cx.me() && view.is_member(cx.me());
+        self.noted.may_resume && is_mine && self.noted.note.is_some_and(fits)
     }
 
     /// Goes on with what is in the store: it is the order up to what is noted as committed. Which requests made it is

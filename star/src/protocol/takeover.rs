@@ -37,9 +37,12 @@ impl Replica {
         let may_keep = self.view.epoch == Epoch(0) && !view.is_member(me);
         let begins_with_a_store = view.resumed > self.view.resumed;
         let is_to_resume = self.is_to_resume(cx, view);
-        if begins_with_a_store && view.leader == me && !is_to_resume {
+        if begins_with_a_store && view.leader == me && view.is_member(me) && !is_to_resume {
             cx.shared.counters.not_resumed += 1;
-            return; // Better no star than one that has lost what it had.
+            // Better no star than one that has lost what it had, now or in a later view. But what was served before is over.
+            let (epoch, founded, resumed) = (view.epoch, self.view.founded, self.view.resumed);
+            let nobodys = View { star: view.star, epoch, founded, resumed, ..View::default() };
+            return self.adopt(cx, &nobodys);
         }
         // What it did in the view before is noted before anybody hears of it, whatever comes in the same turn.
         self.note_turn(cx);

@@ -71,6 +71,7 @@ impl ServerOptions {
                 dirty_reads: replication.dirty_reads,
                 sessions_max: replication.sessions_max,
                 session_age_max: Duration::from_millis(replication.session_age_ms_max),
+                copy_bytes_per_second: replication.copy_bytes_per_second,
                 repair_after: Duration::from_millis(replication.repair_after_ms),
                 ..NodeConfig::new(ServerId::default(), name, Incarnation::default(), cluster.stars)
             },
