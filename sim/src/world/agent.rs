@@ -1,13 +1,14 @@
 //! A server's agent: what `star_control::Agent` does with a real control plane, done with the one of this world. The
 //! rules are the real ones (`LeaseKeeper`, `registered`, `plan`, `advanced`); made up are only the calls' ways and delays.
 
+mod register;
+
 use std::sync::Arc;
 
 use star_control::{
     CasOutcome, ClusterState, Lease, LeaseKeeper, LeaseState, LeaseStep, PlanConfig, ReachKeeper, Revision,
-    ServerRecord,
     agent::{Reluctance, handed_over},
-    plan::{SeenRenewed, advanced, alive, may_end_soon, plan, registered, reported},
+    plan::{SeenRenewed, advanced, alive, plan, reported},
 };
 use star_core::{
     ids::{Incarnation, ServerId},
@@ -16,7 +17,6 @@ use star_core::{
 
 use super::{
     Event, World,
-    plane::server_record,
     server::{Arrival, Server},
     settings::{ControlBug, Settings},
     trace::view_line,
@@ -388,32 +388,6 @@ impl<S: Subject> World<S> {
         }
     }
 
-    /// The document has come to a server that is to register.
-    fn register_in(&mut self, id: ServerId, revision: Revision, state: &Arc<ClusterState>, leases: &[Lease]) {
-        let me = ServerRecord { claims: self.claims(id), ..server_record(id, self.server(id).incarnation) };
-        let seen = &mut self.server(id).agent.seen;
-        seen.look(leases);
-        if may_end_soon(state, &me, leases, seen) {
-            let again = self.settings.lease.look_every().as_nanos() as u64;
-            return self.occasion_in(id, again, Occasion::Register);
-        }
-        let (after, _) = registered(state, &me, &alive(state, leases));
-        let after = self.with_claims_kept(state, after);
-        if after == **state {
-            return self.is_registered(id, revision, Arc::clone(state));
-        }
-        let after = Arc::new(after);
-        let call = Call::Set { expected: revision, after: Arc::clone(&after) };
-        self.ask_about_views(id, ViewAsk::Set(after), call);
-    }
-
-    fn is_registered(&mut self, id: ServerId, revision: Revision, state: Arc<ClusterState>) {
-        self.server(id).agent.is_registered = true;
-        let _ = self.accept(id, revision, state); // It is the first that it knows.
-        self.tend_lease(id);
-        self.occasion_in(id, self.settings.lease.look_every().as_nanos() as u64, Occasion::Tend);
-    }
-
     /// Asks who is alive; who may not count on its own view of the world does not change that of others.
     fn tend_views(&mut self, id: ServerId) {
         let now = self.server_clock(id);
@@ -453,18 +427,6 @@ impl<S: Subject> World<S> {
             let call = Call::Set { expected: revision, after: Arc::clone(&after) };
             self.ask_about_views(id, ViewAsk::Set(after), call);
         }
-    }
-
-    /// The planted bug: what a store held when a life began is believed for as long as that lasts.
-    fn with_claims_kept(&self, before: &ClusterState, mut after: ClusterState) -> ClusterState {
-        if self.settings.control_bug == Some(ControlBug::ClaimKept) {
-            for (now, then) in after.servers.iter_mut().zip(&before.servers) {
-                if now.incarnation == then.incarnation {
-                    now.claims.clone_from(&then.claims);
-                }
-            }
-        }
-        after
     }
 
     /// Whether a server was asked to leave long ago and does not.
