@@ -231,7 +231,7 @@ mod tests {
     use super::*;
 
     fn object(value: &[u8], encoding: Encoding) -> Object {
-        Object { value: Bytes::copy_from_slice(value), version: Version(3), encoding }
+        Object { value: Bytes::copy_from_slice(value).into(), version: Version(3), encoding }
     }
 
     #[test]

@@ -87,7 +87,7 @@ fn a_killed_server_takes_only_what_has_changed() {
             _ if number < CHANGED + DELETED => None,
             _ => Some("first"),
         };
-        assert_eq!(found.map(|object| object.value), wanted.map(Bytes::from), "object {number}");
+        assert_eq!(found.map(|object| Bytes::from(object.value)), wanted.map(Bytes::from), "object {number}");
     }
 }
 
@@ -113,7 +113,7 @@ fn what_all_servers_left_when_they_were_killed_is_gone_on_with() {
     for number in 0..OBJECTS {
         let mut found = None;
         wait_until("a server answers", || after.get(&key(number)).map(|object| found = object).is_ok());
-        assert_eq!(found.map(|object| object.value), Some(Bytes::from("kept")), "object {number}");
+        assert_eq!(found.map(|object| Bytes::from(object.value)), Some(Bytes::from("kept")), "object {number}");
     }
     write(&after, 0..1, "new");
 }

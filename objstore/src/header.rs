@@ -250,14 +250,14 @@ impl Header<'_> {
     /// A reader's first step: what it may answer, if anything.
     #[inline]
     pub(crate) fn permit(self, star: StarId) -> Result<Permit, Reason> {
-        let generation = self.0.load(word::GENERATION, Acquire);
-        let lease_until = Time(self.0.load(word::LEASE, Acquire));
+        let generation = self.0.load_header(word::GENERATION, Acquire);
+        let lease_until = Time(self.0.load_header(word::LEASE, Acquire));
         if generation % 2 == 1 || lease_until == Time::ZERO {
             let superseded = self.get(word::SUPERSEDED) != 0;
             return Err(if superseded { Reason::Moved } else { Reason::NoLease });
         }
         let (at, bit) = serving_bit(star);
-        if self.0.load(at, Acquire) & bit == 0 {
+        if self.0.load_header(at, Acquire) & bit == 0 {
             return Err(Reason::NotServing);
         }
         Ok(Permit { generation, lease_until })
@@ -268,7 +268,7 @@ impl Header<'_> {
     #[inline]
     pub(crate) fn confirm(self, permit: Permit, in_time: impl FnOnce(Time) -> bool) -> Result<(), Refusal> {
         fence(Acquire);
-        if self.get(word::GENERATION) != permit.generation {
+        if self.0.load_header(word::GENERATION, Relaxed) != permit.generation {
             return Err(Refusal::Changed);
         }
         if in_time(permit.lease_until) { Ok(()) } else { Err(Refusal::Lapsed) }

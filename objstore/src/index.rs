@@ -187,6 +187,18 @@ impl Table {
         }
     }
 
+    /// The first slot of a bucket itself, without its continuation, that has the hash's tag and an object.
+    #[inline(always)]
+    pub(crate) fn first(memory: &impl Words, home: u64, hash: u64) -> Option<Slot> {
+        let first = Self::at_word(home) + 1;
+        let candidates = memory.tagged::<BUCKET_SLOTS>(first, tag(hash));
+        if candidates == 0 {
+            return None;
+        }
+        Some(Slot(memory.load(first + candidates.trailing_zeros() as usize / 4, Relaxed)))
+            .filter(|slot| slot.has_object())
+    }
+
     /// Asks for the line of a hash's bucket.
     #[inline]
     pub(crate) fn prefetch(&self, memory: &Memory, hash: u64) {

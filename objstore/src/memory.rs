@@ -5,6 +5,7 @@
 #![allow(unsafe_code, reason = "the one place that turns the mapping's address into references")]
 
 use std::{
+    alloc::{Layout, alloc, handle_alloc_error},
     fs::File,
     io,
     ptr::NonNull,
@@ -12,7 +13,10 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use crate::{layout::WORD, mapping::Mapping};
+use crate::{
+    layout::{HEADER_BYTES, WORD},
+    mapping::Mapping,
+};
 
 #[cfg(target_arch = "x86_64")]
 mod pairs;
@@ -74,6 +78,13 @@ impl Memory {
     #[inline]
     pub(crate) fn load(&self, at_word: usize, order: Ordering) -> u64 {
         self.words()[at_word].load(order)
+    }
+
+    /// Loads a word of the header, which every file has.
+    #[inline]
+    pub(crate) fn load_header(&self, at_word: usize, order: Ordering) -> u64 {
+        let header: &[AtomicU64; HEADER_BYTES / WORD] = self.words().first_chunk().expect("a file has a header");
+        header[at_word].load(order)
     }
 
     /// Loads a row of words, with one look whether they lie in the file.
@@ -200,12 +211,26 @@ impl Memory {
         let Some(cells) = self.words().get(at_word..at_word.saturating_add(count)) else { return false };
         if buffer.capacity() < bytes {
             // Just as much: a caller can hand on a buffer that is full without allocating anew.
-            *buffer = Vec::with_capacity(bytes);
+            *buffer = room(bytes);
         }
         // SAFETY: there is room for `bytes` bytes in the empty buffer.
         unsafe { copy_words(cells, bytes, buffer.as_mut_ptr()) };
         // SAFETY: all of these bytes were written.
         unsafe { buffer.set_len(bytes) };
+        true
+    }
+
+    /// The same to where `target` begins, in whole pairs of words: so that whoever moves them on by pairs need not wait until
+    /// they have reached memory. False also where `target` has no room for that.
+    #[inline(always)]
+    pub(crate) fn copy_to(&self, at_word: usize, bytes: usize, target: &mut [u8]) -> bool {
+        let count = bytes.div_ceil(2 * WORD) * 2;
+        if target.len() < count * WORD {
+            return false;
+        }
+        let Some(cells) = self.words().get(at_word..at_word.saturating_add(count)) else { return false };
+        // SAFETY: there is room for so many words.
+        unsafe { copy_words(cells, count * WORD, target.as_mut_ptr()) };
         true
     }
 
@@ -244,6 +269,20 @@ impl Memory {
         let offset = bytes.as_ptr().addr().checked_sub(self.map.address().addr())?;
         (offset.checked_add(bytes.len())? <= self.map.bytes()).then_some(offset)
     }
+}
+
+/// An empty buffer with room for so many bytes, at least one, and no more. The library's own way to one is not put into its
+/// caller, and takes a reader as many instructions as finding the object.
+#[inline(always)]
+fn room(bytes: usize) -> Vec<u8> {
+    let Ok(layout) = Layout::array::<u8>(bytes) else { return Vec::with_capacity(bytes) };
+    // SAFETY: of a layout that is not empty.
+    let start = unsafe { alloc(layout) };
+    if start.is_null() {
+        handle_alloc_error(layout);
+    }
+    // SAFETY: just allocated for so many bytes by the allocator of vectors, and none of them is in use.
+    unsafe { Vec::from_raw_parts(start, 0, bytes) }
 }
 
 /// Copies the first `bytes` bytes of what the words hold; no word is left over.

@@ -2,36 +2,35 @@
 
 use std::{
     fs::{self, File},
-    hint, mem,
+    mem,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     ptr::NonNull,
     sync::atomic::AtomicU64,
 };
 
-use star_core::{Incarnation, Key, KeyRef, Time, Version, store::Encoding};
+use star_core::{Incarnation, Key, KeyRef, Version, store::Encoding};
 
 use crate::{
-    block::Block,
     error::OpenError,
     file::{self, failed},
-    header::{Header, Refusal},
+    header::Header,
     index::Table,
-    layout::{Geometry, WORD},
+    layout::Geometry,
     lease_clock::{LeaseClock, Machine},
     memory::Memory,
     pins::Holder,
 };
 
+mod candidate;
 mod list;
+mod look;
 mod reference;
 
+pub use candidate::Candidate;
 pub use list::Listing;
+use look::{Live, Surroundings, again};
 pub use reference::Ref;
-
-/// How often a reader looks again at what changes under it before it asks the server instead. A change takes the
-/// writer some 20 ns, unless it loses its processor in the middle.
-const LOOKS_MAX: usize = 64;
 
 /// Keys whose memory is asked for at a time in a read of many: of 8, 16 and 32, what was fastest.
 const AHEAD: usize = 16;
@@ -42,9 +41,6 @@ const SMALL_READ_BYTES: usize = 192;
 /// The same for who does not copy the value: the head, a short key and what the value begins with, in one line or two. What
 /// else is looked at is not known here, and lines that are not would push others out of the caches.
 const HEAD_READ_BYTES: usize = 48;
-
-/// The longest value that is taken before it is known that the block is one. A longer one waits for that.
-const UNCHECKED_BYTES_MAX: usize = 4096;
 
 /// What a reader can say of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,39 +73,6 @@ pub enum Reason {
     Contended,
     /// No more can be pinned: this reader has too many objects in place, or may not write the pin table. A copy may do.
     NoPin,
-}
-
-/// The steps of a read, at which a test can let other things happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// The lease was read; nothing of the key was.
-    Permitted,
-    /// The bucket that the key should be in is known; nothing of it was read.
-    Aimed,
-    /// The key's block was found; its value was not read.
-    Found,
-    /// The value was copied or pinned, but the key's bucket was not looked at again.
-    Taken,
-    /// All that was read is known to be of one state; the clock was not read.
-    Checked,
-}
-
-/// What surrounds a read: the clock, and in tests whatever happens between its steps.
-pub(crate) trait Surroundings {
-    fn at(&mut self, step: Step);
-    fn in_time(&mut self, until: Time) -> bool;
-}
-
-struct Live<'a>(&'a LeaseClock);
-
-impl Surroundings for Live<'_> {
-    #[inline]
-    fn at(&mut self, _: Step) {}
-
-    #[inline]
-    fn in_time(&mut self, until: Time) -> bool {
-        self.0.is_before(until)
-    }
 }
 
 /// Reads a server's objects from its mapped file. Any number of threads may share one.
@@ -180,12 +143,42 @@ impl Reader {
         Ok(self.pin(key.into(), &mut Live(&self.clock))?.map(|found| Ref::new(self, found)))
     }
 
+    /// The latest object of a key as what `take` makes of it, if it is found at once; as linearizable as [`Self::get`]. None
+    /// says nothing, neither that there is no object: [`Self::get`] does. What `take` saw may be of no moment, and counts only
+    /// where this returns it.
+    #[inline(always)]
+    pub fn try_get<'k, T>(
+        &self,
+        key: impl Into<KeyRef<'k>>,
+        take: impl FnOnce(Candidate<'_>) -> Option<T>,
+    ) -> Option<(T, Version, Encoding)> {
+        let seen = self.glance::<_, _, SMALL_READ_BYTES>(
+            key.into(),
+            &mut Live(&self.clock),
+            #[inline(always)]
+            |found| {
+                let (version, encoding) = found.what()?;
+                Some((take(found)?, version, encoding))
+            },
+        );
+        seen.ok()
+    }
+
+    /// The latest object of a key in place, if it is found at once; None says nothing: [`Self::get_ref`] does.
+    #[inline(always)]
+    pub fn try_get_ref<'k>(&self, key: impl Into<KeyRef<'k>>) -> Option<Ref> {
+        self.pin_at_once(key.into(), &mut Live(&self.clock)).map(|found| Ref::new(self, found))
+    }
+
     /// Whether a key has an object, or why the server must be asked; as linearizable as [`Self::get`].
     #[inline]
     pub fn contains<'k>(&self, key: impl Into<KeyRef<'k>>) -> Result<bool, Reason> {
         let key = key.into();
-        let look = || self.look::<_, HEAD_READ_BYTES>(key, &mut Live(&self.clock), |_, _| Some(Ok(())));
-        look().or_else(|| again(look)).unwrap_or(Err(Reason::Contended))
+        let live = &mut Live(&self.clock);
+        match self.glance::<_, _, HEAD_READ_BYTES>(key, live, |_| Some(())) {
+            Ok(()) => Ok(true),
+            Err(_) => again(|| self.look(key, live, |_| Some(Ok(())))).unwrap_or(Err(Reason::Contended)),
+        }
     }
 
     /// Stars of the cluster.
@@ -210,46 +203,34 @@ impl Reader {
 
     #[inline(always)]
     pub(crate) fn copy<S: Surroundings>(&self, key: KeyRef<'_>, buffer: &mut Vec<u8>, surroundings: &mut S) -> Answer {
-        self.copy_once(key, buffer, surroundings).unwrap_or_else(|| self.copy_again(key, buffer, surroundings))
-    }
-
-    #[inline(always)]
-    fn copy_once<S: Surroundings>(
-        &self,
-        key: KeyRef<'_>,
-        buffer: &mut Vec<u8>,
-        surroundings: &mut S,
-    ) -> Option<Answer> {
-        let mut what = None;
-        let found = self.look::<_, SMALL_READ_BYTES>(
+        let seen = self.glance::<_, _, SMALL_READ_BYTES>(
             key,
             surroundings,
             #[inline(always)]
-            |memory, block| {
-                // Where the value begins was in the block's first line; the others were asked for together with it.
-                if !memory.copy(block.value_at() / WORD, block.shape.value_bytes(), buffer) {
-                    return None;
-                }
-                what = Some((block.version(memory), block.encoding()?));
-                Some(Ok(()))
-            },
-        )?;
-        if let (Ok(true), Some((version, encoding))) = (found, what) {
-            return Some(Answer::Found { version, encoding });
+            |found| if found.copy_into(buffer) { found.what() } else { None },
+        );
+        match seen {
+            Ok((version, encoding)) => Answer::Found { version, encoding },
+            Err(_) => self.copy_again(key, buffer, surroundings),
         }
-        buffer.clear();
-        Some(found.map_or_else(Answer::Ask, |_| Answer::NotFound))
     }
 
     #[cold]
     #[inline(never)]
     fn copy_again<S: Surroundings>(&self, key: KeyRef<'_>, buffer: &mut Vec<u8>, surroundings: &mut S) -> Answer {
-        if let Some(answer) = again(|| self.copy_once(key, buffer, surroundings)) {
-            return answer;
+        let mut what = None;
+        let answer = again(|| {
+            self.look(key, surroundings, |found| {
+                what = found.what();
+                (found.copy_into(buffer) && what.is_some()).then_some(Ok(()))
+            })
+        });
+        if let (Some(Ok(true)), Some((version, encoding))) = (answer, what) {
+            return Answer::Found { version, encoding };
         }
         // What a look copied that came to nothing.
         buffer.clear();
-        Answer::Ask(Reason::Contended)
+        answer.map_or(Answer::Ask(Reason::Contended), |answer| answer.map_or_else(Answer::Ask, |_| Answer::NotFound))
     }
 
     #[inline(always)]
@@ -258,133 +239,53 @@ impl Reader {
         key: KeyRef<'_>,
         surroundings: &mut S,
     ) -> Result<Option<Pinned<'_>>, Reason> {
-        self.pin_once(key, surroundings).unwrap_or_else(|| self.pin_again(key, surroundings))
+        match self.pin_at_once(key, surroundings) {
+            Some(pinned) => Ok(Some(pinned)),
+            None => self.pin_again(key, surroundings),
+        }
     }
 
     #[inline(always)]
-    fn pin_once<S: Surroundings>(
-        &self,
-        key: KeyRef<'_>,
-        surroundings: &mut S,
-    ) -> Option<Result<Option<Pinned<'_>>, Reason>> {
-        let Some(holder) = &self.holder else { return Some(Err(Reason::NoPin)) };
+    fn pin_at_once<S: Surroundings>(&self, key: KeyRef<'_>, surroundings: &mut S) -> Option<Pinned<'_>> {
+        let holder = self.holder.as_ref()?;
         // No guard yet: it would have to lie in memory, for whatever might drop it.
-        let mut taken = None;
-        let found = self.look::<_, HEAD_READ_BYTES>(
+        let seen = self.glance::<_, _, HEAD_READ_BYTES>(
             key,
             surroundings,
             #[inline(always)]
-            |memory, block| {
-                let (value, what) = ((block.value_at(), block.shape.value_bytes()), block.encoding()?);
-                let Some(pin) = holder.pin(block.at) else { return Some(Err(Reason::NoPin)) };
-                taken = Some((pin, value, (block.version(memory), what)));
-                Some(Ok(()))
+            |found| {
+                let (value, what) = (found.place(), found.what()?);
+                Some((holder.pin_at_once(found.block.at)?, value, what))
             },
         );
-        match (found, taken) {
-            (Some(Ok(true)), Some((pin, value, what))) => return Some(Ok(Some(Pinned { holder, pin, value, what }))),
-            (_, Some((pin, ..))) => holder.unpin(pin),
-            _ => {}
+        match seen {
+            Ok((pin, value, what)) => Some(Pinned { holder, pin, value, what }),
+            Err(unsure) => {
+                if let Some((pin, ..)) = unsure {
+                    holder.unpin(pin);
+                }
+                None
+            }
         }
-        Some(found?.map(|_| None))
     }
 
     #[cold]
     #[inline(never)]
     fn pin_again<S: Surroundings>(&self, key: KeyRef<'_>, surroundings: &mut S) -> Result<Option<Pinned<'_>>, Reason> {
-        again(|| self.pin_once(key, surroundings)).unwrap_or(Err(Reason::Contended))
+        let Some(holder) = &self.holder else { return Err(Reason::NoPin) };
+        again(|| {
+            let mut pinned = None;
+            let found = self.look(key, surroundings, |found| {
+                let (value, what) = (found.place(), found.what()?);
+                let Some(pin) = holder.pin(found.block.at) else { return Some(Err(Reason::NoPin)) };
+                pinned = Some(Pinned { holder, pin, value, what });
+                Some(Ok(()))
+            })?;
+            // What was pinned in a look that came to nothing ends here.
+            Some(found.map(|found| pinned.filter(|_| found)))
+        })
+        .unwrap_or(Err(Reason::Contended))
     }
-
-    /// One look; None if something changed meanwhile. The order of its steps is what makes the answer linearizable:
-    /// see "Why a read is linearizable" in `DESIGN/objstore.md`.
-    ///
-    /// `Ok(true)` if the key has an object; then `take` was called with its block. `take` returns None for what no whole
-    /// block can hold. What it came to counts only if the look does.
-    ///
-    /// All of a look becomes one function, as short as can be: while a processor waits for memory it looks some 450
-    /// instructions ahead, and if the next read is not further away than that, it begins to wait for that one as well.
-    #[inline(always)]
-    fn look<S: Surroundings, const ASKED: usize>(
-        &self,
-        key: KeyRef<'_>,
-        surroundings: &mut S,
-        take: impl FnMut(&Memory, Block) -> Option<Result<(), Reason>>,
-    ) -> Option<Result<bool, Reason>> {
-        self.memory.with_alias(
-            #[inline(always)]
-            |memory| self.look_in::<_, ASKED>(memory, key, surroundings, take),
-        )
-    }
-
-    #[inline(always)]
-    fn look_in<S: Surroundings, const ASKED: usize>(
-        &self,
-        memory: &Memory,
-        key: KeyRef<'_>,
-        surroundings: &mut S,
-        mut take: impl FnMut(&Memory, Block) -> Option<Result<(), Reason>>,
-    ) -> Option<Result<bool, Reason>> {
-        let header = Header(memory);
-        let permit = match header.permit(key.star(self.geometry.stars)) {
-            Ok(permit) => permit,
-            Err(reason) => return Some(Err(reason)),
-        };
-        surroundings.at(Step::Permitted);
-
-        let aim = self.table.aim(memory, key.hash());
-        surroundings.at(Step::Aimed);
-        let ticket = Table::begin(memory, aim.home)?;
-        let mut found = None;
-        let slot = self.table.find_in(
-            memory,
-            aim.home,
-            key.hash(),
-            #[inline(always)]
-            |slot| {
-                memory.prefetch(slot.block_at(), ASKED);
-                found = Block::read(memory, &self.geometry, slot.block_at())
-                    .filter(|block| block.has_key(memory, key.as_str()));
-                found.is_some()
-            },
-        );
-        surroundings.at(Step::Found);
-        let taken = match (slot, found) {
-            (Some((_, slot)), _) if slot.is_dirty() => {
-                return Table::unchanged(memory, ticket).then_some(Err(Reason::Dirty));
-            }
-            (Some(_), Some(block)) => {
-                // Lengths that belong to no object must not make us copy gigabytes.
-                if block.shape.value_bytes() > UNCHECKED_BYTES_MAX && !Table::unchanged(memory, ticket) {
-                    return None;
-                }
-                if let Err(reason) = take(memory, block)? {
-                    return Some(Err(reason));
-                }
-                true
-            }
-            _ if !Table::is_home(memory, aim) => return None,
-            _ => false,
-        };
-        surroundings.at(Step::Taken);
-        if !Table::unchanged(memory, ticket) {
-            return None;
-        }
-        surroundings.at(Step::Checked);
-
-        match header.confirm(permit, |until| surroundings.in_time(until)) {
-            Ok(()) => Some(Ok(taken)),
-            Err(Refusal::Changed) => None,
-            Err(Refusal::Lapsed) => Some(Err(Reason::NoLease)),
-        }
-    }
-}
-
-/// Looks again at what changed during the first look.
-fn again<R>(mut look: impl FnMut() -> Option<R>) -> Option<R> {
-    (1..LOOKS_MAX).find_map(|_| {
-        hint::spin_loop();
-        look()
-    })
 }
 
 /// A block that is pinned for as long as this lives.

@@ -26,7 +26,7 @@ fn what_one_client_writes_every_client_reads() {
             let other =
                 star::StarClient::connect(&addr, star::Options::one_server()).await.expect("the server answers");
             let object = other.get("k").await.expect("a read").expect("an object");
-            assert_eq!((object.value, object.version), (Bytes::from("two"), Version(2)));
+            assert_eq!((&*object.value, object.version), (&b"two"[..], Version(2)));
         }
         let outcome = client.compare_and_set("k", Condition::IfVersion(Version(1)), "three").await.expect("an answer");
         assert_eq!(outcome, CasOutcome::Conflict(Version(2)));
@@ -115,6 +115,26 @@ fn more_keys_than_a_server_takes_at_a_time_are_read_by_each_way() {
         for (number, (key, object)) in keys.iter().zip(read).enumerate() {
             let wanted = number.is_multiple_of(2).then_some(key.as_bytes());
             assert_eq!(object.as_ref().map(|object| &object.value[..]), wanted, "{key}, {transport:?}");
+        }
+    }
+}
+
+/// Short values lie in what is returned, longer ones on the heap: both exact, whatever their length.
+#[test]
+fn a_value_of_any_length_is_read_as_it_was_written() {
+    let cluster = block_on(StarCluster::start_local(1)).expect("the cluster starts");
+    let addrs: Vec<String> = cluster.servers().map(|server| server.addr().to_owned()).collect();
+    let options = star::Options { transport: star::Transport::Shm, ..star::Options::default() };
+    let client = BlockingClient::connect(&addrs, options).expect("the cluster answers");
+    let value = |length: usize| -> Bytes { (0..length).map(|at| (at * 7 + length) as u8).collect() };
+    for length in (0..=260).chain([4095, 4096, 4097, 70_000]) {
+        let key = format!("of-{length}");
+        client.set(&key, value(length)).expect("a write");
+        for _ in 0..2 {
+            let object = client.get(&key).expect("a read").expect("an object");
+            assert_eq!((&*object.value, object.version), (&*value(length), Version(1)), "{length}");
+            assert_eq!(Bytes::from(object.clone().value), value(length));
+            assert_eq!(client.get_ref(&key).expect("a read").as_deref(), Some(&*value(length)), "{length}");
         }
     }
 }

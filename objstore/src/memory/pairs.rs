@@ -45,6 +45,10 @@ pub(super) unsafe fn copy(from: *const u8, bytes: usize, to: *mut u8) {
             _mm_storeu_si128(target.add(BYTES).cast(), other);
             (next, target, left) = (next.add(2 * BYTES), target.add(2 * BYTES), left - 2 * BYTES);
         }
+        if left == BYTES {
+            _mm_storeu_si128(target.cast(), load(next));
+            return;
+        }
         if left > BYTES {
             _mm_storeu_si128(target.cast(), load(next));
         }

@@ -74,6 +74,16 @@ impl Holder {
         }
     }
 
+    /// Pins a block in this thread's own slot of the first record, if that is free.
+    #[inline(always)]
+    pub(crate) fn pin_at_once(&self, block_at: usize) -> Option<usize> {
+        let record = usize::from(self.records[0].load(Relaxed));
+        if record == 0 {
+            return None;
+        }
+        self.table.pin_in(&self.memory, record, own_number(), block_at)
+    }
+
     /// Ends a pin.
     #[inline]
     pub(crate) fn unpin(&self, at_word: usize) {

@@ -95,21 +95,30 @@ impl PinTable {
         for i in 0..SLOTS {
             // No remainder: `from` is a slot's number.
             let slot = if from + i < SLOTS { from + i } else { from + i - SLOTS };
-            let at_word = self.slot(record, slot);
-            if memory.load(at_word, Relaxed) != 0 {
-                continue;
-            }
-            let used = self.record(record) + USED;
-            if memory.load(used, Relaxed) <= slot as u64 {
-                memory.raise(used, slot as u64 + 1);
-            }
-            if memory.claim(at_word, block_at as u64) {
-                // The pin is seen by everyone before the bucket is looked at again.
-                memory.fence_after_claim();
+            if let Some(at_word) = self.pin_in(memory, record, slot, block_at) {
                 return Some(at_word);
             }
         }
         None
+    }
+
+    /// The same in this very slot; None if it is used.
+    #[inline(always)]
+    pub(crate) fn pin_in(self, memory: &impl Words, record: usize, slot: usize, block_at: usize) -> Option<usize> {
+        let at_word = self.slot(record, slot);
+        if memory.load(at_word, Relaxed) != 0 {
+            return None;
+        }
+        let used = self.record(record) + USED;
+        if memory.load(used, Relaxed) <= slot as u64 {
+            memory.raise(used, slot as u64 + 1);
+        }
+        if !memory.claim(at_word, block_at as u64) {
+            return None;
+        }
+        // The pin is seen by everyone before the bucket is looked at again.
+        memory.fence_after_claim();
+        Some(at_word)
     }
 
     /// Ends a pin.

@@ -2,7 +2,10 @@
 
 use star_core::{Key, StarId};
 
-use super::{Live, Reader, Reason, Step, Surroundings};
+use super::{
+    Reader, Reason,
+    look::{Live, Step, Surroundings},
+};
 use crate::{
     block::Block,
     header::{Header, Permit, Refusal},

@@ -35,6 +35,15 @@ impl BlockingClient {
     pub fn get(&self, key: &str) -> Result<Option<Object>, ClientError> {
         let key = KeyRef::new(key);
         // Entering the runtime costs as much as the read.
+        match self.client.inner.servers.try_read_mapped(key) {
+            Some(object) => Ok(Some(object)),
+            None => self.get_otherwise(key),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn get_otherwise(&self, key: KeyRef<'_>) -> Result<Option<Object>, ClientError> {
         match self.client.inner.servers.read_mapped(key) {
             MappedRead::Answer(answer) => Ok(answer),
             MappedRead::AskServer => self.ask(key),
@@ -45,9 +54,18 @@ impl BlockingClient {
     #[inline]
     pub fn get_ref(&self, key: &str) -> Result<Option<ObjectRef>, ClientError> {
         let key = KeyRef::new(key);
+        match self.client.inner.servers.try_pin_mapped(key) {
+            Some(object) => Ok(Some(object)),
+            None => self.get_ref_otherwise(key),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn get_ref_otherwise(&self, key: KeyRef<'_>) -> Result<Option<ObjectRef>, ClientError> {
         match self.client.inner.servers.pin_mapped(key) {
             MappedRead::Answer(answer) => Ok(answer),
-            MappedRead::AskServer => Ok(self.ask(key)?.map(ObjectRef::Copied)),
+            MappedRead::AskServer => Ok(self.ask(key)?.map(|object| ObjectRef::Copied(object.into()))),
         }
     }
 

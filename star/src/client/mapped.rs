@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use star_core::{Clock, Key, KeyRef, Time, Version, store::Encoding};
 use star_objstore::{Answer, Reader, Reason, Ref};
 
-use super::Object;
+use super::{Object, Value};
 
 /// How long a mapped store that cannot answer any more is left alone before another is looked for.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
@@ -54,7 +54,7 @@ pub enum ObjectRef {
     /// In the mapped store, where it stays as it is.
     InPlace(Ref),
     /// A copy.
-    Copied(Object),
+    Copied(Box<Object>),
 }
 
 impl ObjectRef {
@@ -107,14 +107,33 @@ impl Mapped {
         Self { id, cluster, opened, reader: Mutex::new(None), path: Mutex::new(None), reopen_at }
     }
 
-    /// A copy of the key's object, if this store can answer.
+    /// A copy of the key's object, if this store can answer at once; None says nothing.
     #[inline]
+    pub(super) fn try_get(&self, key: KeyRef<'_>) -> Option<Object> {
+        self.held(|reader| {
+            let mut value = Value::new();
+            let ((), version, encoding) = reader.try_get(
+                key,
+                #[inline(always)]
+                |found| value.fill(found),
+            )?;
+            Some(Object { value, version, encoding })
+        })
+    }
+
+    /// The same in place.
+    #[inline]
+    pub(super) fn try_get_ref(&self, key: KeyRef<'_>) -> Option<Ref> {
+        self.held(|reader| reader.try_get_ref(key))
+    }
+
+    /// A copy of the key's object, if this store can answer.
     pub(super) fn get(&self, key: KeyRef<'_>) -> Result<MappedRead<Object>, Reason> {
         self.with(|reader| {
             let mut value = Vec::new();
             match reader.get(key, &mut value) {
                 Answer::Found { version, encoding } => {
-                    Ok(MappedRead::Answer(Some(Object { value: Bytes::from(value), version, encoding })))
+                    Ok(MappedRead::Answer(Some(Object { value: Bytes::from(value).into(), version, encoding })))
                 }
                 Answer::NotFound => Ok(MappedRead::Answer(None)),
                 Answer::Ask(Reason::Dirty | Reason::Contended) => Ok(MappedRead::AskServer),
@@ -141,7 +160,9 @@ impl Mapped {
         let taken = found.into_iter().map(|(answer, end)| {
             let value = values.slice(std::mem::replace(&mut from, end)..end);
             match answer {
-                Answer::Found { version, encoding } => MappedRead::Answer(Some(Object { value, version, encoding })),
+                Answer::Found { version, encoding } => {
+                    MappedRead::Answer(Some(Object { value: value.into(), version, encoding }))
+                }
                 Answer::NotFound => MappedRead::Answer(None),
                 Answer::Ask(reason) => {
                     lapsed |= !matches!(reason, Reason::Dirty | Reason::Contended);
@@ -153,7 +174,6 @@ impl Mapped {
     }
 
     /// The key's object in place, if this store can answer; a copy if nothing more can be pinned.
-    #[inline]
     pub(super) fn get_ref(&self, key: KeyRef<'_>) -> Result<MappedRead<ObjectRef>, Reason> {
         let found = self.with(|reader| match reader.get_ref(key) {
             Ok(found) => Ok(MappedRead::Answer(found.map(ObjectRef::InPlace))),
@@ -162,7 +182,7 @@ impl Mapped {
         });
         match found {
             Err(Reason::NoPin) => Ok(match self.get(key)? {
-                MappedRead::Answer(found) => MappedRead::Answer(found.map(ObjectRef::Copied)),
+                MappedRead::Answer(found) => MappedRead::Answer(found.map(|object| ObjectRef::Copied(object.into()))),
                 MappedRead::AskServer => MappedRead::AskServer,
             }),
             found => found,
@@ -184,17 +204,22 @@ impl Mapped {
     }
 
     /// Hands the reader to `read`; [`Reason::Moved`] if there is none.
-    #[inline]
-    fn with<R>(&self, read: impl FnOnce(&Arc<Reader>) -> Result<R, Reason>) -> Result<R, Reason> {
+    fn with<R>(&self, read: impl FnOnce(&Reader) -> Result<R, Reason>) -> Result<R, Reason> {
+        self.held(|reader| Some(read(reader))).unwrap_or(Err(Reason::Moved))
+    }
+
+    /// The same for what may come to nothing.
+    #[inline(always)]
+    fn held<R>(&self, read: impl FnOnce(&Reader) -> Option<R>) -> Option<R> {
         // A thread that ends has no such place any more.
         HELD.try_with(|held| {
             let held = &mut *held.borrow_mut();
             if held.opened != self.opened.load(Ordering::Acquire) || held.id != self.id {
                 self.take_up(held);
             }
-            held.reader.as_ref().map_or(Err(Reason::Moved), read)
+            read(held.reader.as_ref()?)
         })
-        .unwrap_or(Err(Reason::Moved))
+        .ok()?
     }
 
     #[cold]

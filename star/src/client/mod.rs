@@ -10,6 +10,7 @@ mod names;
 mod room;
 mod servers;
 mod subscribe;
+mod value;
 
 use std::{
     sync::{
@@ -36,6 +37,7 @@ use star_core::{
     store::Encoding,
 };
 pub use subscribe::{Event, Subscription};
+pub use value::Value;
 
 /// The pause after a failed attempt, which doubles each time, and its bound.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
@@ -92,7 +94,7 @@ pub enum Transport {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
     /// Its bytes.
-    pub value: Bytes,
+    pub value: Value,
     /// Its version.
     pub version: Version,
     /// How its bytes came in.
@@ -197,6 +199,9 @@ impl StarClient {
     #[inline]
     pub async fn get(&self, key: &str) -> Result<Option<Object>, ClientError> {
         let key = KeyRef::new(key);
+        if let Some(object) = self.inner.servers.try_read_mapped(key) {
+            return Ok(Some(object));
+        }
         match self.inner.servers.read_mapped(key) {
             MappedRead::Answer(answer) => Ok(answer),
             // What waits is apart, and on the heap: a read that does not wait must not make room for it.
@@ -208,9 +213,14 @@ impl StarClient {
     #[inline]
     pub async fn get_ref(&self, key: &str) -> Result<Option<ObjectRef>, ClientError> {
         let key = KeyRef::new(key);
+        if let Some(object) = self.inner.servers.try_pin_mapped(key) {
+            return Ok(Some(object));
+        }
         match self.inner.servers.pin_mapped(key) {
             MappedRead::Answer(answer) => Ok(answer),
-            MappedRead::AskServer => Ok(Box::pin(self.get_from_server(key.to_key())).await?.map(ObjectRef::Copied)),
+            MappedRead::AskServer => {
+                Ok(Box::pin(self.get_from_server(key.to_key())).await?.map(|object| ObjectRef::Copied(object.into())))
+            }
         }
     }
 
@@ -376,7 +386,7 @@ fn outcome(body: ResponseBody) -> Result<CasOutcome, ClientError> {
 
 fn object(answer: Response) -> Result<Option<Object>, ClientError> {
     match answer.body {
-        ResponseBody::Value { version, encoding } => Ok(Some(Object { value: answer.value, version, encoding })),
+        ResponseBody::Value { version, encoding } => Ok(Some(Object { value: answer.value.into(), version, encoding })),
         ResponseBody::NotFound => Ok(None),
         ResponseBody::Error(failure) => Err(ClientError::Refused(failure)),
         other => Err(ClientError::unexpected(&other)),

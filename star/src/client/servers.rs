@@ -204,6 +204,18 @@ impl Servers {
         if any.name == server.name { self.any() } else { any }
     }
 
+    /// Reads from the mapped store, if it can answer at once; None says nothing.
+    #[inline(always)]
+    pub(super) fn try_read_mapped(&self, key: KeyRef<'_>) -> Option<Object> {
+        self.mapped.try_get(key)
+    }
+
+    /// The same in place.
+    #[inline(always)]
+    pub(super) fn try_pin_mapped(&self, key: KeyRef<'_>) -> Option<ObjectRef> {
+        self.mapped.try_get_ref(key).map(ObjectRef::InPlace)
+    }
+
     /// Whether the key has an object, if the mapped store can answer.
     pub(super) fn is_mapped(&self, key: KeyRef<'_>) -> MappedRead<()> {
         self.mapped.contains(key).unwrap_or_else(|_| self.look_for_another())

@@ -169,7 +169,7 @@ impl Shared {
         let found = door.client.get(key).await.map_err(|error| {
             CliError::from(error).context(format!("cannot read {key:?} through server {}", door.name))
         })?;
-        let found = found.map(|object| (object.value, object.version));
+        let found = found.map(|object| (Bytes::from(object.value), object.version));
         self.count_read(client, key, call, found.as_ref().map(|(value, version)| (value.as_ref(), *version)));
         self.record.borrow_mut().by_server[server].tcp += 1;
         Ok(found)

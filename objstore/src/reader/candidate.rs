@@ -1,0 +1,46 @@
+//! A value that was found, before it is known that it counts.
+
+use star_core::{Version, store::Encoding};
+
+use crate::{block::Block, layout::WORD, memory::Memory};
+
+/// A value that was found and may change while it is looked at: what is seen of it counts only once its reader has said so.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    pub(super) memory: &'a Memory,
+    pub(super) block: Block,
+}
+
+impl Candidate<'_> {
+    /// Its length in bytes.
+    #[inline(always)]
+    pub fn bytes(self) -> usize {
+        self.block.shape.value_bytes()
+    }
+
+    /// Copies it to where `target` begins. Bytes behind it may be changed as well, up to a multiple of 16. False, and nothing
+    /// done, where `target` is shorter than that.
+    #[inline(always)]
+    pub fn copy_to(self, target: &mut [u8]) -> bool {
+        // Where the value begins was in the block's first line; the others were asked for together with it.
+        self.memory.copy_to(self.block.value_at() / WORD, self.bytes(), target)
+    }
+
+    /// Makes it what `buffer` holds; false, and nothing in it, for what no whole object is.
+    #[inline(always)]
+    pub fn copy_into(self, buffer: &mut Vec<u8>) -> bool {
+        self.memory.copy(self.block.value_at() / WORD, self.bytes(), buffer)
+    }
+
+    /// Its version, and how its bytes came in; None for what no whole object is.
+    #[inline(always)]
+    pub(super) fn what(self) -> Option<(Version, Encoding)> {
+        Some((self.block.version(self.memory), self.block.encoding()?))
+    }
+
+    /// Where it begins in the file, and its length in bytes.
+    #[inline(always)]
+    pub(super) fn place(self) -> (usize, usize) {
+        (self.block.value_at(), self.bytes())
+    }
+}
