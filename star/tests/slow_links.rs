@@ -18,7 +18,7 @@ use support::Net;
 const VALUE_BYTES: usize = 64 << 10;
 
 /// Servers of one star, with links of which some take three ticks.
-struct Slow {
+struct Links {
     net: Net,
     is_slow: fn(u16, u16) -> bool,
     /// What is on its way over slow links, and when it arrives.
@@ -28,7 +28,7 @@ struct Slow {
     asked: u64,
 }
 
-impl Slow {
+impl Links {
     fn new(servers: u16, chain_from_bytes: usize, is_slow: fn(u16, u16) -> bool) -> Self {
         let mut net = Net::new(servers, 1, 1 << 30);
         let config = |id: u16| NodeConfig {
@@ -39,9 +39,9 @@ impl Slow {
         let members: Vec<u16> = (0..servers).collect();
         net.view(0, &members, servers - 1, &[], &[]);
         net.tell_all();
-        let mut slow = Self { net, is_slow, late: VecDeque::new(), values: Vec::new(), asked: 0 };
-        slow.deliver();
-        slow
+        let mut links = Self { net, is_slow, late: VecDeque::new(), values: Vec::new(), asked: 0 };
+        links.deliver();
+        links
     }
 
     /// Delivers what arrives before the next tick.
@@ -103,38 +103,38 @@ impl Slow {
 #[test]
 fn values_go_around_a_slow_link_and_over_it_again_when_it_is_fast() {
     for servers in 3..=5 {
-        let mut slow = Slow::new(servers, 1 << 30, |from, to| (from, to) == (0, 1));
-        slow.load(60);
-        assert_eq!(slow.found(), [(0, 1)], "{servers} servers");
-        slow.load(10);
-        slow.values.clear();
-        slow.load(60);
-        assert_eq!(slow.crossed(0, 1), 0);
-        let helped = slow.values.iter().filter(|(from, _, pass_on)| (*from, *pass_on) == (0, PassOn::To(ServerId(1))));
+        let mut links = Links::new(servers, 1 << 30, |from, to| (from, to) == (0, 1));
+        links.load(60);
+        assert_eq!(links.found(), [(0, 1)], "{servers} servers");
+        links.load(10);
+        links.values.clear();
+        links.load(60);
+        assert_eq!(links.crossed(0, 1), 0);
+        let helped = links.values.iter().filter(|(from, _, pass_on)| (*from, *pass_on) == (0, PassOn::To(ServerId(1))));
         assert_eq!(helped.count(), 60, "{servers} servers");
-        assert!(slow.crossed(1, 0) == 60, "the other direction is fast");
-        slow.is_slow = |_, _| false;
-        slow.load(31_000 / 20);
-        assert!(slow.found().is_empty());
-        slow.values.clear();
-        slow.load(10);
-        assert_eq!(slow.crossed(0, 1), 10);
-        slow.settle();
+        assert!(links.crossed(1, 0) == 60, "the other direction is fast");
+        links.is_slow = |_, _| false;
+        links.load(31_000 / 20);
+        assert!(links.found().is_empty());
+        links.values.clear();
+        links.load(10);
+        assert_eq!(links.crossed(0, 1), 10);
+        links.settle();
     }
 }
 
 #[test]
 fn chains_go_along_rings_without_the_slow_link() {
     for servers in 3..=5 {
-        let mut slow = Slow::new(servers, 1, |from, to| (from, to) == (0, 1));
-        slow.load(100);
-        assert_eq!(slow.found(), [(0, 1)], "{servers} servers");
-        slow.load(10);
-        slow.values.clear();
-        slow.load(60);
-        assert_eq!(slow.crossed(0, 1), 0, "{servers} servers");
-        assert!(slow.crossed(1, 0) > 0);
-        slow.settle();
+        let mut links = Links::new(servers, 1, |from, to| (from, to) == (0, 1));
+        links.load(100);
+        assert_eq!(links.found(), [(0, 1)], "{servers} servers");
+        links.load(10);
+        links.values.clear();
+        links.load(60);
+        assert_eq!(links.crossed(0, 1), 0, "{servers} servers");
+        assert!(links.crossed(1, 0) > 0);
+        links.settle();
     }
 }
 
@@ -143,10 +143,10 @@ fn a_slow_server_is_not_taken_for_slow_links() {
     for is_slow in [|_: u16, to: u16| to == 1, |from: u16, _: u16| from == 1, |from: u16, to: u16| from == 1 || to == 1]
     {
         for servers in 3..=5 {
-            let mut slow = Slow::new(servers, 1 << 30, is_slow);
-            slow.load(300);
-            assert_eq!(slow.found(), [], "{servers} servers");
-            slow.settle();
+            let mut links = Links::new(servers, 1 << 30, is_slow);
+            links.load(300);
+            assert_eq!(links.found(), [], "{servers} servers");
+            links.settle();
         }
     }
 }

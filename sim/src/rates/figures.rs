@@ -194,19 +194,20 @@ mod tests {
         // Each write's chain goes along a ring of its own, and so over all links too.
         assert!(get("5", "Star, chain") > 2.0 * get("5", "CRAQ, 8 chains"), "{figure}");
         assert!(get("7", "Star, chain") > 1.5 * get("3", "Star, chain"), "{figure}");
+        // Looking for slow links costs nothing that shows.
+        assert!(get("5", "Star, auto") > 0.99 * get("5", "Star, fanout"), "{figure}");
         assert!(get("7", "CRAQ, 8 chains") < 1.5 * get("3", "CRAQ, 8 chains"), "{figure}");
     }
 
     /// Values go around a slow link once it is known. By the other routes, which do not, every write waits for it.
     #[test]
     fn the_route_auto_goes_around_a_slow_link() {
-        let (healthy, slow) = (writes_by_servers(None), writes_by_servers(Some((ServerId(0), ServerId(1)))));
-        let get = |figure: &Figure, servers: &str, column: &str| figure.get(servers, column).expect("a number");
-        for servers in ["3", "5", "7"] {
-            assert!(get(&healthy, servers, "Star, auto") > 0.97 * get(&healthy, servers, "Star, fanout"), "{healthy}");
-            assert!(get(&slow, servers, "Star, auto") > 3.0 * get(&slow, servers, "Star, fanout"), "{slow}");
+        let figure = writes_by_servers(Some((ServerId(0), ServerId(1))));
+        let get = |servers: &str, column| figure.get(servers, column).expect("a number");
+        for (servers, times) in [("3", 3.0), ("5", 4.0), ("7", 4.0)] {
+            assert!(get(servers, "Star, auto") > times * get(servers, "Star, fanout"), "{figure}");
+            assert!(get(servers, "Star, auto") > times * get(servers, "Star, chain"), "{figure}");
         }
-        assert!(get(&slow, "5", "Star, auto") > 0.5 * get(&healthy, "5", "Star, auto"), "{slow}{healthy}");
     }
 
     /// Three hops whatever the number of servers, where a chain takes two for each.
