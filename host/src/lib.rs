@@ -58,6 +58,11 @@ pub trait Hosted: Protocol<Message: Send, Control: Send> + 'static {
         Vec::new()
     }
 
+    /// From which servers values come late over the links to this one, so that they go around them.
+    fn slow_links(&self) -> Vec<ServerId> {
+        Vec::new()
+    }
+
     /// The store, to close it in the end.
     fn into_store(self) -> MappedStore;
 }
@@ -262,7 +267,9 @@ impl Run {
         let word = Word { ready, cut, settled: keeps_store.then_some(settled), leave: self.stops.clone() };
         let agent = self.start_agent(handle.clone(), Agency { events, word, stops: agent_stops });
         server.report_cut(report);
+        let mut slow = Vec::new();
         server.observe(Box::new(move |protocol| {
+            tell_of_slow_links(&mut slow, protocol.slow_links());
             let ready = protocol.may_advance();
             advance.send_if_modified(|known| std::mem::replace(known, ready) != *known);
             if *stops.borrow() {
@@ -334,6 +341,17 @@ impl Run {
             .name(format!("agent-{}", options.name))
             .spawn(move || runtime.block_on(work.instrument(span)))
     }
+}
+
+/// Says once that a link has become slow, and once that it is used again.
+fn tell_of_slow_links(known: &mut Vec<ServerId>, now: Vec<ServerId>) {
+    for server in now.iter().filter(|server| !known.contains(server)) {
+        info!(%server, "values come late over the link from this server: they go around it for a while");
+    }
+    for server in known.iter().filter(|server| !now.contains(server)) {
+        info!(%server, "values come over the link from this server again");
+    }
+    *known = now;
 }
 
 /// Stops the server when the agent's thread ends, however it ends: nobody else would.

@@ -25,7 +25,7 @@ pub struct Campaign {
     pub bug: Option<Bug>,
 }
 
-/// What happens in the worlds of a campaign, each with all that is in the one before.
+/// What happens in the worlds of a campaign, the first four each with all that is in the one before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
     /// Links are cut and slow, servers pause, the control plane is away, all for shorter than a lease.
@@ -38,11 +38,13 @@ pub enum Mode {
     /// Stars lose all copies of their objects and are founded anew; the control plane comes back with an earlier state, or
     /// with nothing.
     Loss,
+    /// As churn, with links that are slow more often than anything else breaks, and servers that send values around them.
+    Slow,
 }
 
 impl Mode {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Links, Self::Turnover, Self::Churn, Self::Loss];
+    pub const ALL: [Self; 5] = [Self::Links, Self::Turnover, Self::Churn, Self::Loss, Self::Slow];
 
     /// Its name as an option.
     pub fn name(self) -> &'static str {
@@ -51,6 +53,7 @@ impl Mode {
             Self::Turnover => "turnover",
             Self::Churn => "churn",
             Self::Loss => "loss",
+            Self::Slow => "slow",
         }
     }
 }
@@ -90,6 +93,10 @@ impl Campaign {
             Mode::Turnover => settings.with_turnover(),
             Mode::Churn => settings.with_churn(&mut random),
             Mode::Loss => settings.with_churn(&mut random).with_loss(),
+            Mode::Slow => {
+                subject = subject.with_link_watch(&mut random);
+                settings.with_churn(&mut random).with_slow_links(&mut random)
+            }
         };
         match self.bug {
             Some(Bug::Star(bug)) => subject.bug = Some(bug),

@@ -190,6 +190,7 @@ impl Campaign {
             Mode::Turnover => settings.with_turnover(),
             Mode::Churn => settings.with_churn(&mut random),
             Mode::Loss => settings.with_churn(&mut random).with_loss(),
+            Mode::Slow => settings.with_churn(&mut random).with_slow_links(&mut random),
         };
         (subject.reads, subject.bug) = (self.reads.unwrap_or(subject.reads), self.bug);
         if settings.replicas.is_some() {

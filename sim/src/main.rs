@@ -25,7 +25,8 @@ sim: runs the Star protocol in a made-up world, with faults, and checks everythi
   --steps N       inputs until everything is healed (default: from the seed)
   --mode NAME     what breaks beside the links: links (nothing else, the default), turnover (stars get other leaders),
                   churn (also crashes, stops, pauses longer than a lease, the control plane away for long), loss (also
-                  the last copy of a star lost, the control plane back with an earlier state or with nothing)
+                  the last copy of a star lost, the control plane back with an earlier state or with nothing), slow (as churn,
+                  with more slow links, which values go around)
   --bug NAME      put a mistake in, to see that it is found
 
 Exit code 0: no seed failed; 1: a seed failed (it is named, with the command that runs it again); 2: a wrong option.";
@@ -112,7 +113,7 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
             "--mode" => {
                 let name = value()?;
                 let mode = Mode::ALL.into_iter().find(|mode| mode.name() == name);
-                options.campaign.mode = mode.ok_or("--mode is links, turnover, churn or loss")?;
+                options.campaign.mode = mode.ok_or("--mode is links, turnover, churn, loss or slow")?;
             }
             "--bug" => {
                 let name = value()?;

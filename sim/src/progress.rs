@@ -147,6 +147,13 @@ impl Run {
         for (kind, count) in FaultKind::ALL.iter().zip(total.faults_by_kind) {
             let _ = write!(text, " {kind:?} {count}");
         }
+        if total.went_around > 0 {
+            let _ = write!(
+                text,
+                "\n{} writes around slow links, as far as the last lives of servers know",
+                total.went_around
+            );
+        }
         let _ = write!(
             text,
             "\n{simulated:.0} simulated seconds in {:.1} s of CPU time ({} on the clock): {:.0} simulated seconds and {:.0} \

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use star::protocol::{Bug, Control, DirtyReads, NodeConfig, Route, StarNode};
+use star::protocol::{Bug, Control, DirtyReads, LinkWatch, NodeConfig, Route, StarNode};
 use star_control::{Claim, ClusterState};
 use star_core::{
     ids::{Epoch, Incarnation, Seq, ServerId, StarId, Version},
@@ -36,6 +36,8 @@ pub struct StarSettings {
     pub piece_bytes: usize,
     /// From which size on `Route::Auto` takes the chain, in bytes.
     pub chain_from_bytes: usize,
+    /// How `Route::Auto` finds slow links.
+    pub link_watch: LinkWatch,
     /// The most bytes of unfinished writes at an origin.
     pub buffer_bytes_max: u64,
     /// How long nothing must have moved before lost messages are said again.
@@ -59,6 +61,7 @@ impl StarSettings {
             dirty_reads: config.dirty_reads,
             piece_bytes: config.piece_bytes,
             chain_from_bytes: config.chain_from_bytes,
+            link_watch: config.link_watch,
             buffer_bytes_max: config.buffer_bytes_max,
             repair_after: config.repair_after,
             part_bytes: config.part_bytes,
@@ -76,6 +79,7 @@ impl StarSettings {
             dirty_reads: *random.pick(&[DirtyReads::Wait, DirtyReads::Wait, DirtyReads::Leader]),
             piece_bytes: random.between(16, 128) as usize,
             chain_from_bytes: random.between(16, 128) as usize,
+            link_watch: LinkWatch::default(),
             buffer_bytes_max: *random.pick(&[600, 3_000, 1 << 20, 1 << 20]),
             repair_after: Duration::from_millis(random.between(40, 200)),
             part_bytes: *random.pick(&[1, 64, 1_000, 256 << 10]),
@@ -83,6 +87,20 @@ impl StarSettings {
             sessions_max: *random.pick(&[SESSIONS_FEW, 1 << 16, 1 << 16, 1 << 16]),
             bug: None,
         }
+    }
+
+    /// The same, with servers that look for slow links however little is sent, believe in them soon, and try them again soon.
+    #[must_use]
+    pub fn with_link_watch(mut self, random: &mut Random) -> Self {
+        self.route = Route::Auto;
+        self.link_watch = LinkWatch {
+            from_bytes: 1,
+            every: Duration::from_millis(20),
+            late_by: Duration::from_millis(random.between(1, 10)),
+            late_times: random.between(1, 3) as u32,
+            avoided_for: Duration::from_millis(random.between(50, 1_000)),
+        };
+        self
     }
 }
 
@@ -92,6 +110,7 @@ fn config(settings: &StarSettings, identity: &Identity) -> NodeConfig {
         dirty_reads: settings.dirty_reads,
         piece_bytes: settings.piece_bytes,
         chain_from_bytes: settings.chain_from_bytes,
+        link_watch: settings.link_watch,
         buffer_bytes_max: settings.buffer_bytes_max,
         repair_after: settings.repair_after,
         part_bytes: settings.part_bytes,
@@ -190,5 +209,9 @@ impl Subject for StarNode<MemoryStore> {
 
     fn check(&self) -> Result<(), String> {
         Self::check(self)
+    }
+
+    fn went_around(&self) -> u64 {
+        self.counters().went_around
     }
 }

@@ -64,6 +64,11 @@ pub trait Subject: Protocol<Control: Clone> + Sized {
 
     /// What is wrong inside this server, if anything.
     fn check(&self) -> Result<(), String>;
+
+    /// How many of its writes went around slow links.
+    fn went_around(&self) -> u64 {
+        0
+    }
 }
 
 /// Who a server is when it starts.

@@ -25,7 +25,7 @@ fn run_all(campaign: Campaign, seeds: std::ops::Range<u64>) -> Summary {
         let wanted = match kind {
             FaultKind::Turnover => campaign.mode != Mode::Links,
             FaultKind::ControlCutOff | FaultKind::LongPause | FaultKind::Crash | FaultKind::Stop => {
-                matches!(campaign.mode, Mode::Churn | Mode::Loss)
+                matches!(campaign.mode, Mode::Churn | Mode::Loss | Mode::Slow)
             }
             FaultKind::LastCopyLost
             | FaultKind::PlaneOlder
@@ -38,6 +38,7 @@ fn run_all(campaign: Campaign, seeds: std::ops::Range<u64>) -> Summary {
         assert_eq!(count > 50, wanted, "{count} times {kind:?}");
     }
     assert_eq!(total.founded_again > 50, campaign.mode == Mode::Loss, "{} times", total.founded_again);
+    assert_eq!(total.went_around > 0, campaign.mode == Mode::Slow, "{} times", total.went_around);
     total
 }
 
@@ -63,6 +64,12 @@ fn servers_crash_stop_sleep_and_come_back() {
 fn stars_lose_their_last_copies_and_the_control_plane_its_memory() {
     let total = run_all(Campaign { mode: Mode::Loss, ..Campaign::default() }, 0..800);
     assert!(total.faults > 2_000 && total.founded_again > 400 && total.resumed > 1_000, "{total:?}");
+}
+
+#[test]
+fn links_are_slow_and_values_go_around_them() {
+    let total = run_all(Campaign { mode: Mode::Slow, ..Campaign::default() }, 0..800);
+    assert!(total.went_around > 5_000 && total.views > 10_000, "{total:?}");
 }
 
 #[test]

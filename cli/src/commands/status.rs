@@ -57,6 +57,12 @@ pub(super) fn print(cluster: &ClusterStatus) -> std::io::Result<()> {
         let led = plane.leader.as_ref().map(|leader| format!(", led by {leader}")).unwrap_or_default();
         output::line(format!("control plane: {}{led}", plane.backend))?;
     }
+    for own in cluster.servers.iter().filter_map(|server| server.own.as_ref()) {
+        let from = own.cluster.as_ref().map(|known| known.names(own.slow_links_from.iter().copied()));
+        if let Some(from) = from.filter(|from| !from.is_empty()) {
+            output::line(format!("{}: the link from {from} is slow, so values go around it", own.name))?;
+        }
+    }
     let noted = cluster.servers.iter().filter_map(|server| Some((&server.name, server.note.as_ref()?)));
     noted.into_iter().try_for_each(|(name, note)| output::line(format!("{name}: {note}")))
 }

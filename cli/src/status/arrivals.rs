@@ -98,6 +98,7 @@ mod tests {
             store: Usage { objects, ..Usage::default() },
             counters: Counters { objects_kept, objects_taken, ..Counters::default() },
             stars: Vec::new(),
+            slow_links_from: Vec::new(),
             plane: None,
             cluster: None,
         };

@@ -27,6 +27,9 @@ pub(crate) struct ServerStatus {
     pub(crate) store: Usage,
     pub(crate) counters: Counters,
     pub(crate) stars: Vec<StarStatus>,
+    /// The servers from which values go around slow links to it.
+    #[serde(default)]
+    pub(crate) slow_links_from: Vec<ServerId>,
     pub(crate) plane: Option<PlaneStatus>,
     pub(crate) cluster: Option<ClusterState>,
 }

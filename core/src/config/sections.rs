@@ -138,7 +138,7 @@ impl Default for ReplicationConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Route {
-    /// By size: `fanout` for small values, `chain` for large ones.
+    /// By size: `fanout` for small values, `chain` for large ones; around links that are found to be slow.
     Auto,
     /// The origin sends to each member: the lowest latency.
     Fanout,

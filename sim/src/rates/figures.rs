@@ -15,6 +15,9 @@ use crate::{
 /// How long a server is busy with each input where that is what limits, in nanoseconds.
 const COST: u64 = 10_000;
 
+/// After this time a slow link is known as one, and what waited for it is done, in nanoseconds.
+const FOUND_AFTER: u64 = 1_500_000_000;
+
 /// A table, as it is printed.
 #[derive(Clone, Debug)]
 pub struct Figure {
@@ -95,14 +98,16 @@ fn writes_by_servers(slow: Option<(ServerId, ServerId)>) -> Figure {
         None => "Writes a second of 16 KiB, links of 1 Gbit/s each",
         Some(_) => "The same, one link with a tenth of that",
     };
-    let columns = ["servers", "Star, fanout", "Star, chain", "CRAQ, 8 chains", "CRAQ, 1 chain"];
+    let columns = ["servers", "Star, fanout", "Star, chain", "Star, auto", "CRAQ, 8 chains", "CRAQ, 1 chain"];
     let mut figure = Figure::new(title, &columns);
     for servers in [3, 5, 7] {
         let net = Net { servers, slow, ..Net::default() };
         let one = Net { stars: 1, ..net };
+        let found = Net { warm_up: slow.map_or(0, |_| FOUND_AFTER), ..net };
         let outcomes = [
             star(Route::Fanout, net, load, 0.5),
             star(Route::Chain, net, load, 0.5),
+            star(Route::Auto, found, load, 0.5),
             craq(Reads::Apportioned, net, load, 0.5),
             craq(Reads::Apportioned, one, load, 0.5),
         ];
@@ -189,7 +194,20 @@ mod tests {
         // Each write's chain goes along a ring of its own, and so over all links too.
         assert!(get("5", "Star, chain") > 2.0 * get("5", "CRAQ, 8 chains"), "{figure}");
         assert!(get("7", "Star, chain") > 1.5 * get("3", "Star, chain"), "{figure}");
+        // Looking for slow links costs nothing that shows.
+        assert!(get("5", "Star, auto") > 0.99 * get("5", "Star, fanout"), "{figure}");
         assert!(get("7", "CRAQ, 8 chains") < 1.5 * get("3", "CRAQ, 8 chains"), "{figure}");
+    }
+
+    /// Values go around a slow link once it is known. By the other routes, which do not, every write waits for it.
+    #[test]
+    fn the_route_auto_goes_around_a_slow_link() {
+        let figure = writes_by_servers(Some((ServerId(0), ServerId(1))));
+        let get = |servers: &str, column| figure.get(servers, column).expect("a number");
+        for (servers, times) in [("3", 3.0), ("5", 4.0), ("7", 4.0)] {
+            assert!(get(servers, "Star, auto") > times * get(servers, "Star, fanout"), "{figure}");
+            assert!(get(servers, "Star, auto") > times * get(servers, "Star, chain"), "{figure}");
+        }
     }
 
     /// Three hops whatever the number of servers, where a chain takes two for each.

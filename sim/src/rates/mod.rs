@@ -49,12 +49,14 @@ pub struct Net {
     pub cost: u64,
     /// This link, in both directions, carries a tenth.
     pub slow: Option<(ServerId, ServerId)>,
+    /// How long the load runs at least before anything is counted, in nanoseconds.
+    pub warm_up: u64,
 }
 
 impl Default for Net {
     /// Three servers, links of a gigabit, and nothing else that limits.
     fn default() -> Self {
-        Self { servers: 3, stars: 8, bytes_per_second: SECOND / 8, latency: 50_000, cost: 0, slow: None }
+        Self { servers: 3, stars: 8, bytes_per_second: SECOND / 8, latency: 50_000, cost: 0, slow: None, warm_up: 0 }
     }
 }
 
@@ -137,13 +139,15 @@ struct Counted {
     refused: u64,
 }
 
-/// Runs a load for `seconds` of simulated time, after a fifth of that which is not counted.
+/// Runs a load for `seconds` of simulated time, after a fifth of that, or [`Net::warm_up`] if it is longer, which is not
+/// counted.
 pub fn run<S: Subject>(settings: &S::Settings, net: Net, load: Load, seconds: f64) -> Outcome {
     let mut world = World::<S>::new(settings, net, load);
     let length = (seconds * SECOND as f64) as u64;
-    world.until(length / 5);
+    let warm_up = net.warm_up.max(length / 5);
+    world.until(warm_up);
     world.counted = Some(Counted::default());
-    world.until(length / 5 + length);
+    world.until(warm_up + length);
     world.counted.take().expect("set above").outcome(seconds)
 }
 

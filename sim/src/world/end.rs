@@ -52,6 +52,9 @@ pub struct Summary {
     pub founded_again: u64,
     /// Stars that went on with what a store held, after all their holders had ended.
     pub resumed: u64,
+    /// Writes that went around slow links, as far as the servers' last lives know.
+    #[serde(default)]
+    pub went_around: u64,
     /// Messages between servers.
     pub messages: u64,
     /// Messages that were lost.
@@ -98,6 +101,7 @@ impl Summary {
         self.views += other.views;
         self.founded_again += other.founded_again;
         self.resumed += other.resumed;
+        self.went_around += other.went_around;
         self.messages += other.messages;
         self.lost += other.lost;
         self.keys += other.keys;
@@ -149,6 +153,7 @@ impl<S: Subject> World<S> {
             views: self.views,
             founded_again: self.foundations.again(),
             resumed: self.resumed,
+            went_around: self.servers.iter().filter_map(|server| server.node.as_ref()).map(S::went_around).sum(),
             messages: self.network.sent,
             lost: self.network.lost,
             keys: judged.keys,

@@ -226,6 +226,15 @@ impl Settings {
         self
     }
 
+    /// The same, with links that are slow again and again, each for longer than it takes to find out.
+    #[must_use]
+    pub fn with_slow_links(mut self, random: &mut Random) -> Self {
+        self.faults.weights[FaultKind::Slow as usize] = 30;
+        self.faults.at_once_max = self.faults.at_once_max.max(3);
+        self.faults.slow_max = random.between(20, 200) * MS;
+        self
+    }
+
     /// How long a server that stops tries to hand over.
     pub(crate) fn hand_over_max(&self) -> u64 {
         10 * self.lease.ttl.as_nanos() as u64

@@ -28,6 +28,8 @@ pub struct NodeConfig {
     pub chain_from_bytes: usize,
     /// Values longer than this travel in pieces of this size, in bytes.
     pub piece_bytes: usize,
+    /// How [`Route::Auto`] finds slow links.
+    pub link_watch: LinkWatch,
     /// What a read of a dirty key does.
     pub dirty_reads: DirtyReads,
     /// Per star: results remembered of typed clients, as many of requests with a text, so that a repeated request takes
@@ -61,6 +63,7 @@ impl NodeConfig {
             route: Route::Auto,
             chain_from_bytes: 256 << 10,
             piece_bytes: 256 << 10,
+            link_watch: LinkWatch::default(),
             dirty_reads: DirtyReads::Wait,
             sessions_max: 1 << 16,
             session_age_max: Duration::from_secs(300),
@@ -75,6 +78,34 @@ impl NodeConfig {
     /// Whether this mistake was put in.
     pub(crate) fn has_bug(&self, bug: Bug) -> bool {
         self.bug == Some(bug)
+    }
+}
+
+/// When a link counts as slow, and for how long (see `sounding`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkWatch {
+    /// Links are sounded while at least so many bytes of values are under way at a server: with less nobody waits for a link.
+    pub from_bytes: u64,
+    /// How often.
+    pub every: Duration,
+    /// By how much what comes over two links must be there before what comes over one.
+    pub late_by: Duration,
+    /// How many soundings must have been late, beyond those that were in time.
+    pub late_times: u32,
+    /// For how long values go around a slow link, before it is tried again; longer each time that it is slow still.
+    pub avoided_for: Duration,
+}
+
+impl Default for LinkWatch {
+    /// Slow enough that a short stall, of a link or of a server's thread, changes nothing.
+    fn default() -> Self {
+        Self {
+            from_bytes: 64 << 10,
+            every: Duration::from_millis(100),
+            late_by: Duration::from_millis(10),
+            late_times: 4,
+            avoided_for: Duration::from_secs(30),
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use star_core::{
     time::Time,
 };
 
-use super::{config::NodeConfig, message::Message, pace::CopyPace, status::Counters};
+use super::{config::NodeConfig, message::Message, pace::CopyPace, slow::SlowLinks, status::Counters};
 
 /// The server around a replica, for one step.
 pub(crate) struct Context<'a, S, E> {
@@ -39,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) own_bytes: u64,
     /// Bytes of values that this server has stamped, as the leader of stars, and not applied.
     pub(crate) promised_bytes: u64,
+    /// What this server knows of slow links.
+    pub(crate) slow: SlowLinks,
     /// How fast this server takes over objects.
     pub(crate) copy_pace: CopyPace,
     /// Requests with many parts.

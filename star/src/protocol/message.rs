@@ -38,8 +38,8 @@ pub enum Body {
         write: WriteId,
         /// Where the bytes belong.
         offset: u32,
-        /// Whether the receiver passes it on along the chain.
-        chain: bool,
+        /// See [`WriteHead::pass_on`].
+        pass_on: PassOn,
     },
     /// The leader's stamps, one after another from `first` on.
     Stamps {
@@ -127,6 +127,18 @@ pub enum Body {
         /// See [`Body::Ack`].
         ready: Seq,
     },
+    /// To all members at once, and passed on by one of them: the copy that takes two links should come later than the other.
+    Sounding {
+        /// Who sounds its links.
+        origin: ServerId,
+        /// Its number for it.
+        number: u64,
+    },
+    /// Values from these members come late over the links to the sender: let them go around.
+    SlowLinks {
+        /// The other ends of the links.
+        from: Vec<ServerId>,
+    },
 }
 
 /// A write as it travels: everything but the value's bytes.
@@ -147,8 +159,33 @@ pub struct WriteHead {
     /// How many numbers before this write's the origin's oldest unfinished write of this star is: all that are older
     /// are finished, so a late copy of one is dropped.
     pub behind: u64,
-    /// Whether the receiver passes it on along the chain.
-    pub chain: bool,
+    /// To whom the receiver passes it on.
+    pub pass_on: PassOn,
+}
+
+/// To whom a server passes on what it gets of a write. The first two stand on the wire as the numbers 0 and 1, which is what
+/// servers understand that know of no slow links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PassOn {
+    /// To nobody.
+    No,
+    /// To the next on the write's first ring, which does the same, until the next would be the origin.
+    Chain,
+    /// The same along another of its rings: the first has a slow link in it.
+    OtherChain(u8),
+    /// To this member alone: the link from the origin to it is slow.
+    To(ServerId),
+}
+
+impl PassOn {
+    /// The number of the ring, if it goes along one.
+    pub(crate) fn ring(self) -> Option<u8> {
+        match self {
+            Self::Chain => Some(0),
+            Self::OtherChain(ring) => Some(ring),
+            Self::No | Self::To(_) => None,
+        }
+    }
 }
 
 /// A write's identity between servers: its origin, and the origin's number for it, which no later life of the origin

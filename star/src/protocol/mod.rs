@@ -25,11 +25,14 @@ mod recent;
 mod repair;
 pub mod replica;
 mod resume;
+mod ring;
 mod sessions;
+mod slow;
+mod sounding;
 mod status;
 mod takeover;
 
-pub use config::{Bug, DirtyReads, NodeConfig, Route};
-pub use message::{Body, Message, Operation, Outcome, Stamp, WriteHead, WriteId};
+pub use config::{Bug, DirtyReads, LinkWatch, NodeConfig, Route};
+pub use message::{Body, Message, Operation, Outcome, PassOn, Stamp, WriteHead, WriteId};
 pub use node::{Control, StarNode, claims};
 pub use status::{Counters, PlaneRole, PlaneStatus};

@@ -67,7 +67,8 @@ impl<S: Store> StarNode<S> {
             replica
         };
         let replicas = (0..config.stars).map(|star| recalled(StarId(star))).collect();
-        let shared = Shared { last_write: first_number(config.incarnation), ..Shared::default() };
+        let mut shared = Shared { last_write: first_number(config.incarnation), ..Shared::default() };
+        shared.slow.last_sounding = first_number(config.incarnation);
         Self { config, shared, store, replicas, lists: Lists::default(), plane: None }
     }
 
@@ -146,6 +147,7 @@ impl<S: Store> StarNode<S> {
             Control::Joined { id, incarnation } => {
                 (self.config.me, self.config.incarnation) = (id, incarnation);
                 self.shared.last_write = first_number(incarnation);
+                self.shared.slow.last_sounding = first_number(incarnation);
             }
             Control::Plane(plane) => self.plane = Some(plane),
             Control::Lease { until } => {
@@ -163,7 +165,7 @@ impl<S: Store> StarNode<S> {
         }
     }
 
-    fn each_replica<E: Effects<Message>>(
+    pub(crate) fn each_replica<E: Effects<Message>>(
         &mut self,
         effects: &mut E,
         mut act: impl FnMut(&mut Replica, &mut Context<'_, S, E>),
@@ -230,7 +232,10 @@ impl<S: Store> Protocol for StarNode<S> {
             Input::Control(control) => self.on_control(effects, control),
             Input::LinkUp(peer) => self.each_replica(effects, |replica, cx| replica.on_link_up(cx, peer)),
             Input::LinkDown(_) => {}
-            Input::Tick => self.each_replica(effects, |replica, cx| replica.on_tick(cx)),
+            Input::Tick => {
+                self.each_replica(effects, |replica, cx| replica.on_tick(cx));
+                self.watch_links(effects);
+            }
         }
         self.finish_lists(effects, None);
     }

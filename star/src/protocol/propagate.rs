@@ -1,9 +1,6 @@
 //! The first hop: a write and its value go from the origin to every member, along a route.
 
-use std::hash::BuildHasher;
-
 use bytes::Bytes;
-use rustc_hash::FxBuildHasher;
 use star_core::{
     error::ErrorCode,
     ids::ServerId,
@@ -17,8 +14,9 @@ use star_core::{
 use super::{
     config::{Bug, Route},
     context::Context,
-    message::{Body, Message, WriteHead, WriteId},
+    message::{Body, Message, PassOn, WriteHead, WriteId},
     replica::{Buffered, Replica},
+    ring::{RINGS, links_of, next_on_ring, ring_of},
     sessions::Standing,
 };
 
@@ -56,7 +54,7 @@ impl Replica {
             condition: write.condition,
             value_bytes,
             behind: number - self.oldest_own(cx.me(), number),
-            chain: self.takes_chain(cx, value_bytes as usize),
+            pass_on: self.way_of(cx, number, value_bytes as usize),
         };
         if self.installed {
             self.send_out(cx, &head, &write.value);
@@ -124,28 +122,92 @@ impl Replica {
         None
     }
 
-    fn takes_chain<S: Store, E: Effects<Message>>(&self, cx: &Context<'_, S, E>, value_bytes: usize) -> bool {
-        self.peers.len() > 1
+    /// How a new write of this server goes on from whom it is sent to.
+    fn way_of<S: Store, E: Effects<Message>>(
+        &self,
+        cx: &mut Context<'_, S, E>,
+        number: u64,
+        value_bytes: usize,
+    ) -> PassOn {
+        let takes_chain = self.peers.len() > 1
             && match cx.config.route {
                 Route::Fanout => false,
                 Route::Chain => true,
                 Route::Auto => value_bytes >= cx.config.chain_from_bytes,
-            }
+            };
+        match cx.config.route {
+            _ if !takes_chain => PassOn::No,
+            Route::Auto if cx.shared.slow.any() => self.chain_without_slow_links(cx, number),
+            _ => PassOn::Chain,
+        }
     }
 
-    /// Sends a write of this server on its way, by the route that its head names.
+    /// The first ring of a write of this server that has no slow link in it; if there is none, no ring.
+    fn chain_without_slow_links<S: Store, E: Effects<Message>>(
+        &self,
+        cx: &mut Context<'_, S, E>,
+        number: u64,
+    ) -> PassOn {
+        let (me, slow) = (cx.me(), &cx.shared.slow);
+        let is_free = |ring: &u8| {
+            let order = ring_of(&self.view.members, number, *ring);
+            links_of(&order, me).all(|(from, to)| !slow.is_slow(from, to))
+        };
+        let free = (0..RINGS).find(is_free);
+        cx.shared.counters.went_around += u64::from(free != Some(0));
+        match free {
+            Some(0) => PassOn::Chain,
+            Some(ring) => PassOn::OtherChain(ring),
+            None => PassOn::No,
+        }
+    }
+
+    /// Sends a write of this server on its way, as its head says.
     pub(crate) fn send_out<S: Store, E: Effects<Message>>(
         &self,
         cx: &mut Context<'_, S, E>,
         head: &WriteHead,
         value: &Bytes,
     ) {
-        if head.chain {
-            let next = self.next_in_chain(head.id, cx.me());
+        if let Some((next, _)) = self.passes_on(cx.me(), head.id, head.pass_on) {
             self.send_value(cx, &[next], head, value);
+        } else if cx.shared.slow.any() && cx.config.route == Route::Auto {
+            self.send_around(cx, head, value);
         } else {
             self.send_value(cx, &self.peers, head, value);
         }
+    }
+
+    /// Sends a write to each member, to those behind a slow link by another one, which passes it on: one for each.
+    fn send_around<S: Store, E: Effects<Message>>(&self, cx: &mut Context<'_, S, E>, head: &WriteHead, value: &Bytes) {
+        let (me, slow) = (cx.me(), &cx.shared.slow);
+        let mut straight = self.peers.clone();
+        let mut around: Vec<(ServerId, ServerId)> = Vec::new();
+        for member in self.peers.iter().copied().filter(|member| slow.is_slow(me, *member)) {
+            let helps = |by: &ServerId| !slow.is_slow(me, *by) && !slow.is_slow(*by, member);
+            let helpers: Vec<ServerId> = straight.iter().copied().filter(|by| *by != member && helps(by)).collect();
+            if !helpers.is_empty() {
+                // By turns, so that the links to the member share what the slow one does not carry.
+                let by = helpers[(head.id.number % helpers.len() as u64) as usize];
+                straight.retain(|one| *one != member && *one != by);
+                around.push((by, member));
+            }
+        }
+        cx.shared.counters.went_around += u64::from(!around.is_empty());
+        self.send_value(cx, &straight, head, value);
+        for (by, member) in around {
+            self.send_value(cx, &[by], &WriteHead { pass_on: PassOn::To(member), ..head.clone() }, value);
+        }
+    }
+
+    /// To whom this server passes on what it gets of a write, and what that one does with it.
+    fn passes_on(&self, me: ServerId, id: WriteId, pass_on: PassOn) -> Option<(ServerId, PassOn)> {
+        if let PassOn::To(member) = pass_on {
+            return self.peers.contains(&member).then_some((member, PassOn::No));
+        }
+        let next = next_on_ring(&ring_of(&self.view.members, id.number, pass_on.ring()?), me);
+        // At the origin the next is never the origin, for a chain has others in it.
+        (next != id.origin).then_some((next, pass_on))
     }
 
     /// Sends a write to some servers, its value in pieces.
@@ -163,7 +225,7 @@ impl Replica {
         let mut offset = piece_bytes;
         while offset < value.len() {
             let tail = value.slice(offset..value.len().min(offset + piece_bytes));
-            let body = Body::Piece { write: head.id, offset: offset as u32, chain: head.chain };
+            let body = Body::Piece { write: head.id, offset: offset as u32, pass_on: head.pass_on };
             cx.effects.broadcast(to, &Message { tail, ..self.message(body) });
             offset += piece_bytes;
         }
@@ -179,11 +241,7 @@ impl Replica {
         let Some(write) = self.buffer.get(&id).filter(|write| write.is_complete()) else { return };
         let value = write.place.map_or_else(Bytes::new, |place| Bytes::copy_from_slice(cx.store.placed(place)));
         cx.shared.counters.sent_again += 1;
-        self.send_value(cx, to, &WriteHead { chain: false, ..write.head.clone() }, &value);
-    }
-
-    fn next_in_chain(&self, id: WriteId, server: ServerId) -> ServerId {
-        next_on_ring(&self.view.members, id.number, server)
+        self.send_value(cx, to, &WriteHead { pass_on: PassOn::No, ..write.head.clone() }, &value);
     }
 
     pub(crate) fn on_write<S: Store, E: Effects<Message>>(
@@ -194,12 +252,9 @@ impl Replica {
         tail: &Bytes,
     ) {
         let id = head.id;
-        if head.chain {
-            let next = self.next_in_chain(id, cx.me());
-            if next != id.origin {
-                let message = Message { tail: tail.clone(), ..self.message(Body::Write(head.clone())) };
-                cx.effects.send(next, &message);
-            }
+        if let Some((next, pass_on)) = self.passes_on(cx.me(), id, head.pass_on) {
+            let head = WriteHead { pass_on, ..head.clone() };
+            cx.effects.send(next, &Message { tail: tail.clone(), ..self.message(Body::Write(head)) });
         }
         if self.is_finished(cx.me(), &head) {
             return;
@@ -239,17 +294,13 @@ impl Replica {
     pub(crate) fn on_piece<S: Store, E: Effects<Message>>(
         &mut self,
         cx: &mut Context<'_, S, E>,
-        id: WriteId,
-        offset: u32,
-        chain: bool,
+        (id, offset): (WriteId, u32),
+        pass_on: PassOn,
         tail: &Bytes,
     ) {
-        if chain {
-            let next = self.next_in_chain(id, cx.me());
-            if next != id.origin {
-                let body = Body::Piece { write: id, offset, chain };
-                cx.effects.send(next, &Message { tail: tail.clone(), ..self.message(body) });
-            }
+        if let Some((next, pass_on)) = self.passes_on(cx.me(), id, pass_on) {
+            let body = Body::Piece { write: id, offset, pass_on };
+            cx.effects.send(next, &Message { tail: tail.clone(), ..self.message(body) });
         }
         self.receive(cx, id, offset, tail);
     }
@@ -332,45 +383,5 @@ fn place<S: Store, E: Effects<Message>>(
             );
             Err(ResponseBody::error(ErrorCode::NoSpace, text))
         }
-    }
-}
-
-/// The member after `server` on the ring of a write of this number. Each write has a ring of its own, the same at all
-/// members: so all links between them, in both directions, get the same share.
-fn next_on_ring(members: &[ServerId], number: u64, server: ServerId) -> ServerId {
-    let mut ring = members.to_vec();
-    ring.sort_unstable_by_key(|member| {
-        // The hash by itself is a sum, and what is added to all members turns the ring and leaves it the same.
-        let sum = FxBuildHasher.hash_one((number, *member));
-        (FxBuildHasher.hash_one(sum ^ sum >> 29), *member)
-    });
-    let place = ring.iter().position(|member| *member == server);
-    ring[place.map_or(0, |place| (place + 1) % ring.len())]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_chain_passes_all_members_and_chains_use_all_links_alike() {
-        let members: Vec<ServerId> = [4, 0, 7, 2, 5].map(ServerId).to_vec();
-        let mut uses = std::collections::BTreeMap::new();
-        for number in 0..2000 {
-            let mut at = members[number as usize % 5];
-            let mut passed = vec![at];
-            while passed.len() < 5 {
-                let next = next_on_ring(&members, number, at);
-                *uses.entry((at, next)).or_insert(0) += 1;
-                passed.push(next);
-                at = next;
-            }
-            assert_eq!(next_on_ring(&members, number, at), passed[0], "the next would be the origin");
-            passed.sort_unstable();
-            passed.dedup();
-            assert_eq!(passed.len(), 5);
-        }
-        // 2,000 chains of 4 links, over 20.
-        assert!(uses.len() == 20 && uses.values().all(|uses| (300..500).contains(uses)), "{uses:?}");
     }
 }

@@ -234,7 +234,7 @@ impl Replica {
         }
         match message.body {
             Body::Write(head) => self.on_write(cx, from, head, &message.tail),
-            Body::Piece { write, offset, chain } => self.on_piece(cx, write, offset, chain, &message.tail),
+            Body::Piece { write, offset, pass_on } => self.on_piece(cx, (write, offset), pass_on, &message.tail),
             Body::Stamps { first, stamps } => self.on_stamps(cx, from, first, &stamps),
             Body::Ack { ready, hurry } => self.on_ack(cx, from, ready, hurry),
             Body::Fetch { writes } => self.on_fetch(cx, from, &writes),
@@ -248,6 +248,8 @@ impl Replica {
             Body::Changes { ask, changes } => self.on_changes(cx, ask, changes, &message.tail),
             Body::TooOld { ask } => self.on_too_old(cx, ask),
             Body::Hello { installed, ready } => self.on_hello(cx, from, installed, ready),
+            Body::Sounding { origin, number } => self.on_sounding(cx, from, origin, number),
+            Body::SlowLinks { from: senders } => cx.shared.slow.on_told(cx.now, from, &senders),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use serde_json::json;
-use star_core::store::Store;
+use star_core::{ids::ServerId, store::Store};
 
 use super::node::StarNode;
 
@@ -35,6 +35,10 @@ pub struct Counters {
     pub resumed: u64,
     /// Stars that were to go on with this server's store, and could not.
     pub not_resumed: u64,
+    /// Links to this server that were found to be slow.
+    pub slow_links_found: u64,
+    /// Writes of this server that went another way than they would have, because of slow links.
+    pub went_around: u64,
     /// Messages of an older epoch.
     pub ignored_old_epoch: u64,
     /// Messages of servers that are not of the view.
@@ -76,6 +80,11 @@ impl<S: Store> StarNode<S> {
         self.shared.counters
     }
 
+    /// Whose values go around the links to this server, because those are slow.
+    pub fn slow_links(&self) -> Vec<ServerId> {
+        self.shared.slow.to(self.config.me).collect()
+    }
+
     /// This server's status as JSON text.
     pub(crate) fn status(&self) -> String {
         let lease_ms = self.shared.lease_until.since(self.shared.now).as_millis() as u64;
@@ -107,6 +116,7 @@ impl<S: Store> StarNode<S> {
             "buffer_bytes": self.shared.own_bytes,
             "counters": self.shared.counters,
             "stars": stars,
+            "slow_links_from": self.slow_links(),
             "plane": self.plane,
             "cluster": self.shared.cluster.as_deref(),
         })

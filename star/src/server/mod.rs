@@ -50,6 +50,10 @@ impl Hosted for Node {
         self.held()
     }
 
+    fn slow_links(&self) -> Vec<ServerId> {
+        self.slow_links()
+    }
+
     fn into_store(self) -> MappedStore {
         self.into_store()
     }
