@@ -209,7 +209,7 @@ impl Mapped {
     }
 
     /// The same for what may come to nothing.
-    #[inline(always)]
+    #[inline]
     fn held<R>(&self, read: impl FnOnce(&Reader) -> Option<R>) -> Option<R> {
         // A thread that ends has no such place any more.
         HELD.try_with(|held| {

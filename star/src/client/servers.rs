@@ -205,13 +205,13 @@ impl Servers {
     }
 
     /// Reads from the mapped store, if it can answer at once; None says nothing.
-    #[inline(always)]
+    #[inline]
     pub(super) fn try_read_mapped(&self, key: KeyRef<'_>) -> Option<Object> {
         self.mapped.try_get(key)
     }
 
     /// The same in place.
-    #[inline(always)]
+    #[inline]
     pub(super) fn try_pin_mapped(&self, key: KeyRef<'_>) -> Option<ObjectRef> {
         self.mapped.try_get_ref(key).map(ObjectRef::InPlace)
     }

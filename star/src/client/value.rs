@@ -25,13 +25,13 @@ struct Inline([u8; INLINE_BYTES]);
 
 impl Value {
     /// No bytes.
-    #[inline(always)]
+    #[inline]
     pub(super) const fn new() -> Self {
         Self(Repr::Inline { bytes: Inline([0; INLINE_BYTES]), len: 0 })
     }
 
     /// Makes it a copy of what was found.
-    #[inline(always)]
+    #[inline]
     pub(super) fn fill(&mut self, found: Candidate<'_>) -> Option<()> {
         if let Repr::Inline { bytes, len } = &mut self.0
             && found.bytes() <= INLINE_BYTES
