@@ -13,7 +13,8 @@ use tokio::{io::AsyncReadExt, net::TcpStream};
 use crate::{
     BenchError,
     dialect::{Answer, Dialect, System},
-    workload::Target,
+    fill,
+    workload::{Options, Target},
 };
 
 /// A raw connection to a server of the system that is measured.
@@ -102,17 +103,13 @@ pub(crate) struct Connections {
 
 impl Connections {
     /// Client `number`'s connections: to its own server alone, or to all.
-    pub(crate) async fn dial(
-        system: &System,
-        targets: &[Target],
-        number: usize,
-        all: bool,
-    ) -> Result<Self, BenchError> {
+    pub(crate) async fn dial(options: &Options, number: usize, all: bool) -> Result<Self, BenchError> {
+        let targets = &options.targets;
         let own = number % targets.len();
-        let (targets, usual) = if all { (targets, own) } else { (&targets[own..=own], 0) };
+        let (targets, usual) = if all { (&targets[..], own) } else { (&targets[own..=own], 0) };
         let mut connections = Vec::new();
         for target in targets {
-            connections.push(Connection::dial(system, target).await?);
+            connections.push(fill::dial(options, target).await?);
         }
         Ok(Self { all: connections, usual })
     }

@@ -6,6 +6,7 @@
 mod connection;
 mod cpu;
 mod dialect;
+mod fill;
 mod record;
 mod report;
 mod run;

@@ -9,9 +9,10 @@ use tokio::task::{LocalSet, spawn_local};
 
 use crate::{
     BenchError,
-    connection::{Connection, Connections},
+    connection::Connections,
     cpu,
     dialect::{Answer, Outcome},
+    fill::fill,
     record::{Operation, Recorded},
     report::{Part, Report},
     workload::{Keys, Options, Random, key_text},
@@ -69,7 +70,7 @@ async fn run_local(options: Options, watch: impl FnMut(Progress) + 'static) -> R
     let mut connections = Vec::new();
     for client in 0..options.clients {
         let leads = !options.leaders.is_empty();
-        connections.push(Connections::dial(&options.system, &options.targets, client, leads).await?);
+        connections.push(Connections::dial(&options, client, leads).await?);
     }
     let begin = clock.now();
     let count_from = begin + Duration::from_secs_f64(options.warm_up_seconds);
@@ -125,54 +126,6 @@ async fn count_cpu(shared: Rc<Shared>) {
         let used = cpu::used(&shared.options.pids);
         shared.tally.borrow_mut().cpu.extend(used);
     }
-}
-
-/// Writes every key once.
-async fn fill(options: &Options) -> Result<(), BenchError> {
-    let mut connection = Connection::dial(&options.system, &options.targets[0]).await?;
-    let value = vec![b'.'; options.value_bytes];
-    let (mut next, mut done, mut tries) = (0, 0, 0_u32);
-    let window = (1024 * 1024 / options.value_bytes.max(1)).clamp(1, 256) as u64;
-    let mut again = Vec::new();
-    let (client, mut numbers) = (ClientId::draw(), Numbers::default());
-    while done < options.keys {
-        while next < options.keys && next - done < window {
-            let Some((number, behind)) = numbers.take(1) else { break };
-            queue_fill(&mut connection, number, &value, RequestId::Counted { client, number, behind });
-            next += 1;
-        }
-        connection.flush().await?;
-        let mut refusal = None;
-        connection
-            .receive(|Answer { id, outcome, .. }| match outcome {
-                Outcome::Written(_) => {
-                    numbers.finish(id, 1);
-                    done += 1;
-                }
-                other => {
-                    again.push(id);
-                    refusal = Some(other);
-                }
-            })
-            .await?;
-        if let Some(refusal) = refusal {
-            tries += 1;
-            if tries > 1000 {
-                let why = format!("the keys cannot be written before the load: {refusal:?}");
-                return Err(BenchError::Options(why));
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        for key in again.drain(..) {
-            let request_id = RequestId::Counted { client, number: key, behind: numbers.behind(key) };
-            queue_fill(&mut connection, key, &value, request_id);
-        }
-    }
-    Ok(())
-}
-
-fn queue_fill(connection: &mut Connection, key: u64, value: &[u8], request_id: RequestId) {
-    connection.queue_set(key, &Key::new(key_text(key)), value, request_id);
 }
 
 impl Tally {

@@ -10,9 +10,13 @@
 //! 3. An acquired lease counts only after the views were read by a read that began after the answer. Whatever was
 //!    decided while nobody held the lease was decided before that read, so the server knows it.
 
+mod requests;
+
 use std::time::Duration;
 
 use star_core::time::Time;
+
+pub use self::requests::{LeaseDue, LeaseReply, LeaseRequest, LeaseRequests};
 
 /// How long leases run.
 ///
@@ -50,6 +54,11 @@ impl LeaseConfig {
             ));
         }
         Ok(())
+    }
+
+    /// How long after its sending the answer to a request may still be of use.
+    pub fn useful(&self) -> Duration {
+        self.ttl.saturating_sub(self.drift_margin)
     }
 
     /// Between two renewals; also how long an attempt may take before the next one.
@@ -184,8 +193,13 @@ impl LeaseKeeper {
         self.attempt_at = now + self.config.ttl / 10;
     }
 
+    /// When the request went out that the lease counts from, and until when it counts; it may have lapsed.
+    fn held(&self) -> Option<(Time, Time)> {
+        self.held.map(|held| (held.sent, held.until))
+    }
+
     fn deadline(&self, sent: Time) -> Time {
-        sent + self.config.ttl.saturating_sub(self.config.drift_margin)
+        sent + self.config.useful()
     }
 
     fn lapse(&mut self, now: Time) {

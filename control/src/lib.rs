@@ -19,7 +19,7 @@ pub mod view;
 
 pub use agent::{Agent, AgentConfig, AgentError, ControlEvent, Word};
 pub use embedded::EmbeddedClient;
-pub use lease::{LeaseConfig, LeaseKeeper, LeaseState, LeaseStep};
+pub use lease::{LeaseConfig, LeaseKeeper, LeaseRequests, LeaseState, LeaseStep};
 pub use machine::Machine;
 pub use plan::{PlanConfig, plan};
 pub use plane::{Acquired, CasOutcome, ControlPlane, Lease, Plane, PlaneError, Renewed, Revision, Versioned};

@@ -66,6 +66,11 @@ impl ReachKeeper {
         &self.said
     }
 
+    /// Whether it has nothing to say and nothing to take back.
+    pub fn is_calm(&self) -> bool {
+        self.said.is_empty()
+    }
+
     fn note_good(&mut self, now: Time, cut: &BTreeMap<ServerId, Time>) {
         for (id, peer) in &mut self.peers {
             peer.good_since = (!cut.contains_key(id)).then(|| peer.good_since.unwrap_or(now));

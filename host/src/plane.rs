@@ -33,7 +33,9 @@ impl ControlOptions {
     /// lease that is asked for.
     pub fn client(&self, cluster: &str, ttl_max: Duration) -> Result<Plane, PlaneError> {
         Ok(match self {
-            Self::Embedded { members, .. } => Plane::Embedded(remote_client(members, ClusterTimes::default())),
+            Self::Embedded { members, .. } => {
+                Plane::Embedded(remote_client(members, ClusterTimes::for_leases(ttl_max)))
+            }
             Self::Redis(url) => {
                 Plane::Redis(RedisPlane::new(RedisOptions { ttl_max, ..RedisOptions::new(url, cluster) })?)
             }
@@ -57,7 +59,10 @@ impl ControlPlane {
             ControlOptions::Embedded { members, directory } if members.iter().any(|member| member.name == name) => {
                 let part = RaftOptions::new(cluster, name, members.clone(), directory, ttl_max);
                 let member = RaftHost::start(part)?;
-                Ok(Self { client: Plane::Embedded(member.client(ClusterTimes::default())), member: Some(member) })
+                Ok(Self {
+                    client: Plane::Embedded(member.client(ClusterTimes::for_leases(ttl_max))),
+                    member: Some(member),
+                })
             }
             _ => Ok(Self { client: options.client(cluster, ttl_max)?, member: None }),
         }

@@ -88,7 +88,7 @@ impl RaftHost {
     /// plane answers once a majority does. Reads its store, so it may block for some milliseconds.
     pub fn start(options: RaftOptions) -> Result<Self, StartError> {
         let mine = options.check()?;
-        let opened = store::open(&options.directory, options.plane(), mine)?;
+        let opened = store::open(&options.directory, options.plane(), mine, options.slow_disk.clone())?;
         let system = |error: std::io::Error| StartError::System(error.to_string());
         let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(system)?;
         let handle = runtime.handle().clone();
@@ -203,7 +203,8 @@ async fn run(
     report: watch::Sender<MemberState>,
     mut stops: watch::Receiver<bool>,
 ) {
-    let network = Network { carrier: Arc::clone(&options.carrier), plane: options.plane() };
+    let durable = parts.disk.durable().clone();
+    let network = Network { carrier: Arc::clone(&options.carrier), plane: options.plane(), durable };
     let service = match start_raft(&options, mine, parts, network.clone()).await {
         Ok(service) => Arc::new(service),
         Err(error) => return drop(started.send(Err(error))),
@@ -235,6 +236,7 @@ async fn run(
 async fn start_raft(options: &RaftOptions, mine: usize, parts: Parts, network: Network) -> Result<Service, StartError> {
     let system = |why: String| StartError::System(why);
     let Parts { store, log, disk, snapshot } = parts;
+    let durable = disk.durable().clone();
     let replica = SharedReplica::new(store, options.ttl_max);
     let state = StateStore::new(replica.clone(), disk, snapshot)
         .map_err(|why| StartError::Store { path: options.directory.clone(), why })?;
@@ -243,7 +245,8 @@ async fn start_raft(options: &RaftOptions, mine: usize, parts: Parts, network: N
     let raft = Raft::new(store, Arc::new(config), network, log, state)
         .await
         .map_err(|error| StartError::Store { path: options.directory.clone(), why: error.to_string() })?;
-    let seat = Seat { raft, log: shared, store, plane: options.plane(), links: Links::default() };
+    let (plane, patience) = (options.plane(), options.times.patience());
+    let seat = Seat { raft, log: shared, durable, patience, store, plane, links: Links::default() };
     Ok(Service::new(seat, replica, options.times.answer))
 }
 

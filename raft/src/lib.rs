@@ -42,3 +42,4 @@ mod types;
 
 pub use host::{MemberState, RaftHost, remote_client};
 pub use options::{Member, RaftOptions, RaftTimes, StartError};
+pub use store::SlowDisk;

@@ -17,6 +17,7 @@ use star_core::message::{frame::HEADER_BYTES_MAX, from_postcard, to_postcard};
 
 use crate::{
     rpc::{Ask, MemberCall, Told},
+    store::Durable,
     types::{Group, Site, StoreId},
 };
 
@@ -33,6 +34,8 @@ type Failure<E = openraft::error::Infallible> = RPCError<StoreId, Site, RaftErro
 pub(crate) struct Network {
     pub(crate) carrier: Arc<dyn Carrier>,
     pub(crate) plane: u64,
+    /// Of this member's log.
+    pub(crate) durable: Durable,
 }
 
 impl Network {
@@ -100,9 +103,12 @@ impl Peer {
 impl<G: Group> RaftNetwork<G> for Peer {
     async fn append_entries(
         &mut self,
-        append: AppendEntriesRequest<G>,
+        mut append: AppendEntriesRequest<G>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<StoreId>, Failure> {
+        // The library counts this member's own copy as soon as it is in memory. What is not on disk here is not committed
+        // for the others, or they would have applied what is in no log any more if this member lost it.
+        append.leader_commit = append.leader_commit.min(self.network.durable.upto());
         let entries = append.entries.len() as u64;
         let call = self.network.call(Some(self.target), Ask::<G>::Append(append));
         if call.len() > CALL_BYTES_MAX && entries > 1 {

@@ -5,6 +5,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use star_control::embedded::{Carrier, TcpCarrier};
 use star_core::message::to_postcard;
 
+use crate::store::SlowDisk;
+
 /// The numbers of members that make sense: an even one survives no more than the odd one below it.
 const MEMBER_COUNTS: [usize; 3] = [1, 3, 5];
 
@@ -34,12 +36,12 @@ impl Member {
 ///
 /// The defaults let the members put another leader in the place of a killed one within a renewal of a 600 ms lease. Its
 /// holder counts on 540 ms from sending, and sends every 200 ms; so at the worst moment 340 ms are left. A member waits
-/// twice its own election time, looks at the clock every one and a half heartbeats, and needs two round trips with a
-/// write to disk each: 160 to 280 ms, and a few more. Election times are spread evenly over the members, so that two of
+/// twice its own election time, looks at the clock every one and a half heartbeats, and needs two round trips, the first
+/// with a write to disk at both ends: 160 to 280 ms, and a few more. Election times are spread evenly over the members, so that two of
 /// them do not ask for votes at once, and get half of them each, again and again.
 ///
-/// Nobody is harmed by an election too many; it costs some milliseconds. Slow disks need longer times all the same: a
-/// follower that writes for longer than 200 ms holds up its heartbeats. Then make the leases longer as well.
+/// Nobody is harmed by an election too many; it costs some milliseconds. Heartbeats do not wait for the disk, but votes do:
+/// nobody is elected while most disks take longer than `election_min` for a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RaftTimes {
     /// Between two signs of life of a leader; also how long a member may take to answer one. Default: 25 ms.
@@ -64,6 +66,11 @@ impl Default for RaftTimes {
 }
 
 impl RaftTimes {
+    /// How long a member lets a leader wait for its disk; the rest of the heartbeat is for the way.
+    pub(crate) fn patience(&self) -> Duration {
+        self.heartbeat * 3 / 5
+    }
+
     /// The shortest and longest election time of member `index` of `count`: a slice of its own.
     pub(crate) fn election_of(&self, index: usize, count: usize) -> (Duration, Duration) {
         let slice = self.election_max.saturating_sub(self.election_min) / count as u32;
@@ -89,6 +96,8 @@ pub struct RaftOptions {
     pub times: RaftTimes,
     /// Brings calls to other members. Used on the member's own thread only.
     pub carrier: Arc<dyn Carrier>,
+    /// Makes the disk slower, for tests. Default: not at all.
+    pub slow_disk: SlowDisk,
 }
 
 impl RaftOptions {
@@ -109,6 +118,7 @@ impl RaftOptions {
             ttl_max,
             times,
             carrier: Arc::new(TcpCarrier::new(times.election_max * 4)),
+            slow_disk: SlowDisk::default(),
         }
     }
 

@@ -22,7 +22,7 @@ use crate::{
     network::CALL_BYTES_MAX,
     seat::Seat,
     store::SharedReplica,
-    types::{Proposal, Types},
+    types::{LogId, Proposal, Types},
 };
 
 /// The most calls of clients that are under way at one time.
@@ -121,10 +121,21 @@ impl Service {
             }
             Err(_) => return Reply::NotLeader { leader: None },
         }
-        let answer = self.replica.lock().read(Clock.now(), command.clone());
+        let (answer, applied) = {
+            let mut replica = self.replica.lock();
+            (replica.read(Clock.now(), command.clone()), replica.applied())
+        };
         match answer {
-            Some(answer) => Reply::Answer(answer),
+            Some(answer) => self.once_on_disks(applied, answer).await,
             None => self.propose(command).await,
+        }
+    }
+
+    /// Gives an answer that follows from what was applied up to here, when nothing can undo that any more.
+    async fn once_on_disks(&self, applied: Option<LogId>, answer: Answer) -> Reply {
+        match self.seat.on_most_disks(applied.map_or(0, |applied| applied.index)).await {
+            Ok(()) => Reply::Answer(answer),
+            Err(why) => Reply::Unsure(why),
         }
     }
 
@@ -139,7 +150,7 @@ impl Service {
         }
         match self.seat.raft.client_write(proposal).await {
             Ok(written) => match written.data {
-                Some(answer) => Reply::Answer(answer),
+                Some(answer) => self.once_on_disks(Some(written.log_id), answer).await,
                 None => Reply::Unsure("another member had led when it was asked for".into()),
             },
             // It may have been appended already, and then it may still be committed.

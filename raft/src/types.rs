@@ -25,12 +25,15 @@ pub(crate) trait Group:
     const FILE: &'static str;
     /// The thread that writes it.
     const DISK_THREAD: &'static str;
+    /// Whether Raft goes on before an entry is on disk; who says that it is safe waits for that then ([`crate::seat`]).
+    const GOES_AHEAD: bool;
 }
 
 impl Group for Types {
     const NAME: &'static str = "control plane";
     const FILE: &'static str = "control.redb";
     const DISK_THREAD: &'static str = "control-disk";
+    const GOES_AHEAD: bool = true;
 }
 
 /// Names a member by its store, drawn at random when that was made: a member that lost its store is another one, and can

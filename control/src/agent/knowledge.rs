@@ -78,6 +78,11 @@ impl Knowledge {
         self.inner().lease_until.is_some_and(|until| now < until)
     }
 
+    /// Whether the server was told last that it holds a lease, which may have lapsed.
+    pub(super) fn has_told_of_a_lease(&self) -> bool {
+        self.inner().lease_until.is_some()
+    }
+
     /// Takes in a document and tells the server, unless it is known already. Refuses what cannot belong to the same history.
     pub(super) fn accept(&self, document: &Versioned) -> Result<(), AgentError> {
         let mut inner = self.inner();

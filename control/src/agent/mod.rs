@@ -4,6 +4,7 @@
 //! It belongs on a thread of its own, away from the work of the server: a lease must not lapse because there is much to
 //! do. All its futures are `Send`.
 
+mod keep;
 mod knowledge;
 mod tend;
 
@@ -22,9 +23,9 @@ use self::{
 };
 use crate::{
     document::CLUSTER_KEY,
-    lease::{LeaseConfig, LeaseKeeper, LeaseState, LeaseStep},
+    lease::{LeaseConfig, LeaseState},
     plan::{PlanConfig, SeenRenewed, alive, ended_lives, may_end_soon, registered},
-    plane::{Acquired, CasOutcome, ControlPlane, PlaneError, Renewed, Revision, Versioned, WAY_OUT},
+    plane::{CasOutcome, ControlPlane, PlaneError, Revision, Versioned, WAY_OUT},
     view::{ClusterState, ServerRecord},
 };
 
@@ -233,7 +234,8 @@ impl<P: ControlPlane> Agent<P> {
         };
         self.knowledge.lease(LeaseState::Lost);
         if outcome.is_ok() && self.registered {
-            let given_back = self.in_time(self.plane.release(&self.me.name, self.me.incarnation)).await;
+            let release = self.plane.release(&self.me.name, self.me.incarnation);
+            let given_back = within(self.config.lease.renew_every(), release).await;
             if let Err(error) = given_back {
                 tracing::warn!(%error, "the lease was not given back; it runs out by itself");
             }
@@ -327,81 +329,20 @@ impl<P: ControlPlane> Agent<P> {
         }
     }
 
-    async fn keep_lease(&self) -> AgentError {
-        let (mut keeper, mut reluctance) = (LeaseKeeper::new(self.config.lease), Reluctance::default());
-        loop {
-            let now = self.clock.now();
-            if let Some((_, state)) = self.knowledge.state()
-                && reluctance.is_overdue(now, &self.config.lease, &state, self.me.id, &self.word.ready.borrow())
-            {
-                // It runs out by itself, at the plane and, a little earlier, here.
-                self.knowledge.lease(keeper.state(now));
-                self.pause().await;
-                continue;
-            }
-            let step = keeper.step(now);
-            self.knowledge.lease(keeper.state(now));
-            let outcome = match step {
-                LeaseStep::Wait(at) => {
-                    tokio::time::sleep(at.since(now)).await;
-                    continue;
-                }
-                LeaseStep::Acquire => self.acquire(&mut keeper).await,
-                LeaseStep::Renew => self.renew(&mut keeper).await,
-                LeaseStep::ReadViews => self.read_views(&mut keeper).await,
-            };
-            match self.knowledge.judge(Part::Lease, outcome) {
-                Ok(true) => {}
-                Ok(false) => keeper.failed(self.clock.now()),
-                Err(error) => return error,
-            }
-        }
-    }
-
-    async fn acquire(&self, keeper: &mut LeaseKeeper) -> Result<(), AgentError> {
-        let sent = self.clock.now();
-        keeper.sent(sent);
-        let acquire = self.plane.acquire(&self.me.name, self.me.incarnation, self.config.lease.ttl);
-        match self.in_time(acquire).await? {
-            Acquired::Held => keeper.acquired(sent, self.clock.now()),
-            Acquired::Refused { .. } => keeper.failed(self.clock.now()),
-        }
-        Ok(())
-    }
-
-    async fn renew(&self, keeper: &mut LeaseKeeper) -> Result<(), AgentError> {
-        let sent = self.clock.now();
-        keeper.sent(sent);
-        let renew = self.plane.renew(&self.me.name, self.me.incarnation, self.config.lease.ttl);
-        match self.in_time(renew).await? {
-            Renewed::Held => keeper.renewed(sent, self.clock.now()),
-            Renewed::Lost => keeper.lost(self.clock.now()),
-        }
-        Ok(())
-    }
-
-    async fn read_views(&self, keeper: &mut LeaseKeeper) -> Result<(), AgentError> {
-        let (began, known) = (self.clock.now(), self.knowledge.revision());
-        let found = self.in_time(self.plane.get(CLUSTER_KEY)).await?;
-        let revision = found.as_ref().map_or(Revision::ABSENT, |found| found.revision);
-        match found {
-            Some(found) if revision >= known => self.knowledge.accept(&found)?,
-            _ => return Err(PlaneError::WentBack { key: CLUSTER_KEY.into(), known, found: revision }.into()),
-        }
-        keeper.views_read(began);
-        Ok(())
-    }
-
+    /// What the plane answers as long as it could answer anything of use for a lease: its disk may be slow.
     async fn in_time<T>(&self, call: impl Future<Output = Result<T, PlaneError>>) -> Result<T, AgentError> {
-        let limit = self.config.lease.renew_every();
-        match tokio::time::timeout(limit, call).await {
-            Ok(answer) => Ok(answer?),
-            Err(_) => Err(AgentError::Slow(limit)),
-        }
+        within(self.config.lease.useful(), call).await
     }
 
     async fn pause(&self) {
         tokio::time::sleep(self.config.lease.look_every()).await;
+    }
+}
+
+async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, PlaneError>>) -> Result<T, AgentError> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(AgentError::Slow(limit)),
     }
 }
 

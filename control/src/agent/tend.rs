@@ -16,7 +16,7 @@ use super::{Agent, AgentError, ControlEvent, knowledge::Part};
 use crate::{
     lease::LeaseConfig,
     plan::{advanced, alive, awaited, marked, plan, reported, stopped},
-    plane::{CasOutcome, ControlPlane},
+    plane::{CasOutcome, ControlPlane, Lease, Revision},
     reach::ReachKeeper,
     view::{ClusterState, Standing, View},
 };
@@ -38,37 +38,66 @@ impl<P: ControlPlane> Agent<P> {
     pub(super) async fn tend_views(&self) -> AgentError {
         let mut reach = ReachKeeper::new(self.config.lease);
         let mut awaiting = Awaiting::default();
+        let mut calm = None;
         loop {
-            self.pause().await;
+            self.pause_while(calm.take(), &reach).await;
             // Who may not count on its own view of the world does not change that of others.
             if !self.knowledge.holds_lease(self.clock.now()) {
                 continue;
             }
-            let outcome = self.propose(&mut reach, &mut awaiting).await;
+            let outcome = self.propose(&mut reach, &mut awaiting).await.map(|found| calm = found);
             if let Err(error) = self.knowledge.judge(Part::Planning, outcome) {
                 return error;
             }
         }
     }
 
-    async fn propose(&self, reach: &mut ReachKeeper, awaiting: &mut Awaiting) -> Result<(), AgentError> {
+    /// Waits until it is time for another look: soon, or as long as the last one showed that all is well and nothing has
+    /// changed here. So servers with nothing to do ask the plane when the first lease that they know of could be over, and
+    /// not ten times as often.
+    async fn pause_while(&self, calm: Option<Calm>, reach: &ReachKeeper) {
+        loop {
+            let left = calm.as_ref().map(|calm| calm.until.since(self.clock.now()));
+            let look = self.config.lease.look_every();
+            tokio::time::sleep(left.map_or(look, |left| left.min(look))).await;
+            let is_calm = calm.as_ref().is_some_and(|calm| {
+                self.clock.now() < calm.until
+                    && self.knowledge.revision() == calm.revision
+                    && *self.word.ready.borrow() == calm.ready
+                    && self.word.cut.borrow().is_empty()
+                    && reach.is_calm()
+            });
+            if !is_calm {
+                return;
+            }
+        }
+    }
+
+    /// Looks whether the views are as they should be, and installs what is missing; until when they need no other look, if
+    /// so.
+    async fn propose(&self, reach: &mut ReachKeeper, awaiting: &mut Awaiting) -> Result<Option<Calm>, AgentError> {
+        let asked = self.clock.now();
         let leases = self.in_time(self.plane.leases()).await?;
-        let Some((revision, state)) = self.knowledge.state() else { return Ok(()) };
+        let Some((revision, state)) = self.knowledge.state() else { return Ok(None) };
         let (me, alive) = (self.me.id, alive(&state, &leases));
         if awaiting.look(self.clock.now(), self.config.lease.ttl, &state, &alive) {
             self.knowledge.send(ControlEvent::Awaited(awaiting.told.clone()));
         }
-        let own_step = advanced(&state, me, &self.word.ready.borrow(), &alive);
+        let ready = self.word.ready.borrow().clone();
+        let own_step = advanced(&state, me, &ready, &alive);
         let next = own_step
             .or_else(|| reported(&state, me, reach.say(self.clock.now(), &self.word.cut.borrow(), &alive)))
             .or_else(|| plan(&state, &self.config.plan, &alive));
-        let Some(next) = next else { return Ok(()) };
+        let Some(next) = next else {
+            let until = Calm::until(&state, &alive, &leases, asked);
+            return Ok(until.map(|until| Calm { revision, ready, until }));
+        };
         match self.install(revision, &state, &next).await? {
             CasOutcome::Done(revision) => tracing::info!(%revision, "new views installed"),
             // Others were faster, or a lease has not run out yet; the next look tells.
             CasOutcome::Conflict | CasOutcome::Leased(_) => {}
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Waits until the server is about to end, has others go on in its place, and says so. Bounded: what cannot be handed
@@ -141,6 +170,29 @@ impl<P: ControlPlane> Agent<P> {
             self.install(revision, &state, &next).await?;
         }
         Ok(is_last)
+    }
+}
+
+/// All servers are there and nothing is to be done.
+#[derive(Debug)]
+struct Calm {
+    /// As of this revision of the cluster's state.
+    revision: Revision,
+    /// And of this word of the server.
+    ready: Vec<(StarId, Epoch)>,
+    /// No lease is over before that, so nobody can be found to have died.
+    until: Time,
+}
+
+impl Calm {
+    /// Until when a look at the leases that was asked for at `asked` says all there is to see: not at all where somebody is
+    /// away, who may come back without a change of the state, or is about to end.
+    fn until(state: &ClusterState, alive: &BTreeSet<ServerId>, leases: &[Lease], asked: Time) -> Option<Time> {
+        let mut servers = state.servers.iter().filter(|server| server.standing != Standing::Removed);
+        let are_there = servers.all(|server| alive.contains(&server.id) && server.standing != Standing::Stopping);
+        // Counted from before the plane looked: rather too early than too late.
+        let first = leases.iter().map(|lease| lease.remaining).min()?;
+        are_there.then_some(asked + first)
     }
 }
 

@@ -3,12 +3,13 @@
 use std::{
     collections::BTreeMap,
     fmt::Debug,
-    future::Future,
+    future::{Future, poll_fn},
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -127,8 +128,12 @@ impl Carrier for TcpCarrier {
 pub struct ClusterTimes {
     /// For the outcome of a call, all attempts together. Default: 1 s.
     pub answer: Duration,
-    /// For one member's answer to a call that may be repeated; then another member is asked. Default: 150 ms.
+    /// Without an answer of one member to a call that may be repeated, until another one is asked as well. Default: 150 ms.
     pub attempt: Duration,
+    /// For one member's answer to a call that may be repeated, while others are asked: the one that leads may answer late,
+    /// because its disk is slow. Then it is asked again. Default: 500 ms, within which an answer is of use for a lease of
+    /// 600 ms.
+    pub late: Duration,
     /// Before the next attempt while nobody leads. Default: 15 ms.
     pub pause: Duration,
     /// For a change of a watched document, until it asks again: so late is a silent leader noticed. Default: 1 s.
@@ -140,9 +145,19 @@ impl Default for ClusterTimes {
         Self {
             answer: Duration::from_secs(1),
             attempt: Duration::from_millis(150),
+            late: Duration::from_millis(500),
             pause: Duration::from_millis(15),
             watch: Duration::from_secs(1),
         }
+    }
+}
+
+impl ClusterTimes {
+    /// For leases of at most `ttl`: an answer is waited for as long as it may be of use.
+    pub fn for_leases(ttl: Duration) -> Self {
+        let default = Self::default();
+        let late = default.late.max(ttl * 5 / 6);
+        Self { late, answer: default.answer.max(late), ..default }
     }
 }
 
@@ -155,6 +170,9 @@ pub(super) struct Cluster {
     preferred: AtomicUsize,
     times: ClusterTimes,
 }
+
+/// Members that were asked and have not answered.
+type Asked<'a> = Vec<(usize, Carried<'a>)>;
 
 /// What became of one attempt.
 enum Attempt {
@@ -183,6 +201,9 @@ impl Cluster {
 
     /// Asks members until one answers that leads. A call that must not be done twice is given up as soon as it may have
     /// been done once: repeated, a compare-and-set would meet its own write and take it for a conflict.
+    ///
+    /// Whoever is silent may be dead, or slow: another one is asked as well, which knows better who leads, but the first one's
+    /// answer is still waited for, and it is not asked again meanwhile.
     pub(super) async fn call(&self, call: &Call) -> Result<Answer, PlaneError> {
         let mut bytes = Vec::new();
         to_postcard(&Envelope::Client(call.clone()), &mut bytes);
@@ -190,14 +211,28 @@ impl Cluster {
         let (repeatable, wait) = (may_repeat(call), wait_of(call));
         let ends = Clock.now() + self.times.answer + wait;
         let (mut why, mut hops) = ("no member was asked".to_owned(), 0);
+        let mut asked = Asked::new();
         loop {
             let left = ends.since(Clock.now());
             if left.is_zero() || self.members.is_empty() {
                 return Err(self.unreachable(format!("none of its members led in time; at last: {why}")));
             }
-            let limit = if repeatable { left.min(self.times.attempt + wait) } else { left };
+            let within = |limit: Duration| if repeatable { left.min(limit + wait) } else { left };
             let member = self.preferred.load(Ordering::Relaxed) % self.members.len();
-            match self.attempt(member, bytes.clone(), limit).await? {
+            if asked.iter().all(|(other, _)| *other != member) {
+                let limit = within(self.times.late);
+                asked.push((member, self.carrier.exchange(&self.members[member], bytes.clone(), limit)));
+            }
+            let answer = tokio::time::timeout(within(self.times.attempt), first(&mut asked)).await;
+            let Ok((member, answer)) = answer else {
+                if !repeatable {
+                    return Err(self.unreachable(format!("{} does not answer", self.members[member])));
+                }
+                self.give_up_on(member);
+                (why, hops) = (format!("{} does not answer", self.members[member]), 0);
+                continue;
+            };
+            match self.attempt(member, answer)? {
                 Attempt::Done(answer) => return Ok(answer),
                 // Two members that each take the other for the leader must not keep a client busy.
                 Attempt::Ask(next) if hops < self.members.len() => {
@@ -226,9 +261,9 @@ impl Cluster {
         }
     }
 
-    async fn attempt(&self, member: usize, call: Bytes, limit: Duration) -> Result<Attempt, PlaneError> {
+    fn attempt(&self, member: usize, answer: Result<Bytes, CarryError>) -> Result<Attempt, PlaneError> {
         let addr = &self.members[member];
-        let bytes = match self.carrier.exchange(addr, call, limit).await {
+        let bytes = match answer {
             Ok(bytes) => bytes,
             Err(CarryError::NotSent(why)) => return Ok(Attempt::Next(why)),
             Err(CarryError::NoAnswer(why)) => return Ok(Attempt::Unsure(why)),
@@ -246,8 +281,10 @@ impl Cluster {
         })
     }
 
+    /// Asks another one first from now on, unless that was changed meanwhile.
     fn give_up_on(&self, member: usize) {
-        self.preferred.store((member + 1) % self.members.len(), Ordering::Relaxed);
+        let next = (member + 1) % self.members.len();
+        let _ = self.preferred.compare_exchange(member, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     async fn pause(&self, ends: Time) {
@@ -257,6 +294,21 @@ impl Cluster {
     fn unreachable(&self, why: String) -> PlaneError {
         PlaneError::Unreachable { plane: self.name(), why }
     }
+}
+
+/// The first answer that comes, and whose it is.
+async fn first(asked: &mut Asked<'_>) -> (usize, Result<Bytes, CarryError>) {
+    poll_fn(|context| {
+        for (place, (member, answer)) in asked.iter_mut().enumerate() {
+            if let Poll::Ready(answer) = answer.as_mut().poll(context) {
+                let member = *member;
+                drop(asked.swap_remove(place));
+                return Poll::Ready((member, answer));
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// Whether doing it twice is like doing it once. Giving a lease back is not: late, it would end the one taken since.

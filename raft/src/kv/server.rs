@@ -36,7 +36,7 @@ use crate::{
     options::{Member, RaftTimes, StartError},
     rpc::Told,
     seat::Seat,
-    store::{self, Opened},
+    store::{self, Opened, SlowDisk},
     types::Raft,
 };
 
@@ -154,7 +154,7 @@ impl KvServer {
         }
         let addr = options.servers[me].clone();
         let listener = bind(&addr)?;
-        let opened = store::open::<Objects>(&options.directory, options.group(), me)?;
+        let opened = store::open::<Objects>(&options.directory, options.group(), me, SlowDisk::default())?;
         let system = |error: std::io::Error| KvError::System(error.to_string());
         let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(system)?;
         let (started, is_started) = std_mpsc::channel();
@@ -266,7 +266,8 @@ async fn start_raft(options: &KvOptions, kept: Kept) -> Result<(Seat<Objects>, S
     let links = Links::default();
     let carrier = Arc::new(TcpCarrier::new(options.times.election_max * 4));
     let carrier = LinkedCarrier { carrier, links: links.clone(), addrs: options.servers.clone() };
-    let network = Network { carrier: Arc::new(carrier), plane: options.group() };
+    let durable = disk.durable().clone();
+    let network = Network { carrier: Arc::new(carrier), plane: options.group(), durable: durable.clone() };
     let machine = SharedMachine::new(options.capacity_bytes);
     let state = State::new(machine.clone(), disk, snapshot).map_err(unusable)?;
     let config = config(options).validate().map_err(|error| KvError::System(error.to_string()))?;
@@ -274,7 +275,8 @@ async fn start_raft(options: &KvOptions, kept: Kept) -> Result<(Seat<Objects>, S
     let raft = Raft::new(store, Arc::new(config), network.clone(), log, state)
         .await
         .map_err(|error| unusable(error.to_string()))?;
-    Ok((Seat { raft, log: shared, store, plane: options.group(), links }, machine, network))
+    let (plane, patience) = (options.group(), options.times.patience());
+    Ok((Seat { raft, log: shared, durable, patience, store, plane, links }, machine, network))
 }
 
 fn config(options: &KvOptions) -> Config {

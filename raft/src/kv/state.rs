@@ -35,6 +35,7 @@ impl Group for Objects {
     const NAME: &'static str = "key-value store";
     const FILE: &'static str = "objects.redb";
     const DISK_THREAD: &'static str = "raft-disk";
+    const GOES_AHEAD: bool = false;
 }
 
 /// What a snapshot holds.

@@ -8,9 +8,13 @@ use std::{
 
 use openraft::storage::LogFlushed;
 use redb::{Database, WriteTransaction};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
-use super::{FACTS, LOG, encoded, text};
+use super::{
+    FACTS, LOG,
+    durable::{Durable, SlowDisk, Written},
+    encoded, text,
+};
 use crate::types::{Group, LogId, Types, Vote};
 
 /// The most changes in one transaction, so that the first does not wait for ever for the last.
@@ -34,32 +38,52 @@ pub(crate) enum Change {
 enum Waiter<G: Group> {
     Log(LogFlushed<G>),
     Call(oneshot::Sender<Result<(), io::Error>>),
+    /// Nobody, or whoever looks at [`super::Durable`].
+    None,
 }
 
 /// The way to the thread that writes. It ends when the last of these is dropped.
 #[derive(Clone)]
-pub(crate) struct Disk<G: Group = Types>(Sender<(Change, Waiter<G>)>);
+pub(crate) struct Disk<G: Group = Types> {
+    changes: Sender<(Change, Waiter<G>)>,
+    durable: Durable,
+}
 
 impl<G: Group> Disk<G> {
-    pub(super) fn start(database: Database) -> io::Result<(Self, JoinHandle<()>)> {
-        let (sender, changes) = channel();
-        let thread = std::thread::Builder::new().name(G::DISK_THREAD.into()).spawn(move || run(&database, &changes))?;
-        Ok((Self(sender), thread))
+    /// The log that is on disk ends with `last`.
+    pub(super) fn start(database: Database, last: Option<LogId>, slow: SlowDisk) -> io::Result<(Self, JoinHandle<()>)> {
+        let (changes, received) = channel();
+        let (report, written) = watch::channel(Written::default());
+        let thread = std::thread::Builder::new().name(G::DISK_THREAD.into());
+        let thread = thread.spawn(move || run(&database, &received, &report, &slow))?;
+        Ok((Self { changes, durable: Durable::new(last, written) }, thread))
+    }
+
+    /// Which of the log is on disk.
+    pub(crate) fn durable(&self) -> &Durable {
+        &self.durable
     }
 
     /// Makes a change, and waits until it is on disk.
     pub(crate) async fn make(&self, change: Change) -> io::Result<()> {
         let (done, is_done) = oneshot::channel();
         let gone = || io::Error::other("the thread that writes has ended");
-        self.0.send((change, Waiter::Call(done))).map_err(|_| gone())?;
+        self.changes.send((change, Waiter::Call(done))).map_err(|_| gone())?;
         is_done.await.unwrap_or_else(|_| Err(gone()))
     }
 
-    /// Appends entries; `flushed` hears when they are on disk.
-    pub(crate) fn append(&self, entries: Vec<(u64, Vec<u8>)>, flushed: LogFlushed<G>) {
-        if let Err(unsent) = self.0.send((Change::Append(entries), Waiter::Log(flushed))) {
+    /// Appends entries; `flushed`, if it is there, hears when they are on disk.
+    pub(crate) fn append(&self, entries: Vec<(u64, Vec<u8>)>, flushed: Option<LogFlushed<G>>) {
+        let waiter = flushed.map_or(Waiter::None, Waiter::Log);
+        if let Err(unsent) = self.changes.send((Change::Append(entries), waiter)) {
             unsent.0.1.tell(Err("the thread that writes has ended"));
         }
+    }
+
+    /// Has a change made after those that were handed on before, and before those that come later.
+    pub(crate) fn hand_on(&self, change: Change) {
+        // A thread that has ended is noticed by whoever has to know that something is on disk.
+        let _ = self.changes.send((change, Waiter::None));
     }
 }
 
@@ -70,18 +94,30 @@ impl<G: Group> Waiter<G> {
             Self::Log(flushed) => flushed.log_io_completed(outcome),
             // Whoever does not wait any more is not told.
             Self::Call(done) => drop(done.send(outcome)),
+            Self::None => {}
         }
     }
 }
 
-fn run<G: Group>(database: &Database, changes: &Receiver<(Change, Waiter<G>)>) {
+fn run<G: Group>(
+    database: &Database,
+    changes: &Receiver<(Change, Waiter<G>)>,
+    report: &watch::Sender<Written>,
+    slow: &SlowDisk,
+) {
     let mut failed: Option<String> = None;
     while let Ok(first) = changes.recv() {
         let batch: Vec<_> = std::iter::once(first).chain(changes.try_iter().take(BATCH_MAX - 1)).collect();
         // After a failed write nobody knows what is on disk, so nothing is written on top of it.
         if failed.is_none() {
             failed = write(database, batch.iter().map(|(change, _)| change)).err();
+            slow.wait();
         }
+        let appends = batch.iter().filter(|(change, _)| matches!(change, Change::Append(_))).count() as u64;
+        report.send_modify(|written| match &failed {
+            None => written.appends += appends,
+            Some(why) => written.failed = Some(why.as_str().into()),
+        });
         for (_, waiter) in batch {
             waiter.tell(failed.as_deref().map_or(Ok(()), Err));
         }

@@ -38,7 +38,8 @@ impl<G: Group> Log<G> {
         self.vote.is_some() || self.purged.is_some() || !self.entries.is_empty()
     }
 
-    fn last(&self) -> Option<LogId> {
+    /// The log's last entry.
+    pub(super) fn last(&self) -> Option<LogId> {
         self.entries.values().next_back().map(|entry| entry.log_id).or(self.purged)
     }
 }
@@ -53,6 +54,20 @@ pub(crate) struct LogStore<G: Group = Types> {
 impl<G: Group> LogStore<G> {
     pub(super) fn new(log: Log<G>, disk: Disk<G>) -> Self {
         Self { log: Arc::new(Mutex::new(log)), disk }
+    }
+
+    /// Makes a change that need not be on disk before anything else goes on: what comes later on disk comes after it.
+    async fn change(&self, change: Change) -> Result<(), StorageError> {
+        if G::GOES_AHEAD {
+            self.disk.hand_on(change);
+            return Ok(());
+        }
+        self.disk.make(change).await.map_err(|error| StorageIOError::write_logs(&error).into())
+    }
+
+    /// After a failed write nobody knows what is on disk, so the member must end.
+    fn check(&self) -> std::io::Result<()> {
+        self.disk.durable().failed().map_or(Ok(()), |why| Err(std::io::Error::other(why.to_string())))
     }
 
     /// What is in memory, for a look at it.
@@ -87,9 +102,14 @@ impl<G: Group> RaftLogStorage<G> for LogStore<G> {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
-        self.disk.make(Change::Vote(*vote)).await.map_err(|error| StorageIOError::write_vote(&error))?;
-        self.log().vote = Some(*vote);
-        Ok(())
+        let known = self.log().vote.replace(*vote);
+        // That the one it voted for leads now binds it to nothing new: it need not wait for the disk to know that again.
+        if G::GOES_AHEAD && known.is_some_and(|known| known.leader_id == vote.leader_id) {
+            self.check().map_err(|error| StorageIOError::write_vote(&error))?;
+            self.disk.hand_on(Change::Vote(*vote));
+            return Ok(());
+        }
+        self.disk.make(Change::Vote(*vote)).await.map_err(|error| StorageIOError::write_vote(&error).into())
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
@@ -101,6 +121,7 @@ impl<G: Group> RaftLogStorage<G> for LogStore<G> {
         I: IntoIterator<Item = Entry<G>> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
+        self.check().map_err(|error| StorageIOError::write_logs(&error))?;
         let mut log = self.log();
         let mut changes = Vec::new();
         for entry in entries {
@@ -108,13 +129,26 @@ impl<G: Group> RaftLogStorage<G> for LogStore<G> {
             log.entries.insert(entry.log_id.index, entry);
         }
         // Still under the lock: what is in memory and what is on its way to the disk come in the same order.
-        self.disk.append(changes, flushed);
+        if let Some(last) = log.last() {
+            self.disk.durable().handed_on(last);
+        }
+        if G::GOES_AHEAD {
+            self.disk.append(changes, None);
+            // Heartbeats must not wait behind the disk. Whoever says that an entry is safe looks whether it is: the seat.
+            flushed.log_io_completed(Ok(()));
+        } else {
+            self.disk.append(changes, Some(flushed));
+        }
         Ok(())
     }
 
     async fn truncate(&mut self, since: LogId) -> Result<(), StorageError> {
-        self.log().entries.split_off(&since.index);
-        self.disk.make(Change::Truncate(since.index)).await.map_err(|error| StorageIOError::write_logs(&error).into())
+        {
+            let mut log = self.log();
+            log.entries.split_off(&since.index);
+            self.disk.durable().truncated(log.last());
+        }
+        self.change(Change::Truncate(since.index)).await
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), StorageError> {
@@ -123,6 +157,6 @@ impl<G: Group> RaftLogStorage<G> for LogStore<G> {
             log.entries = log.entries.split_off(&(upto.index + 1));
             log.purged = Some(upto);
         }
-        self.disk.make(Change::Purge(upto)).await.map_err(|error| StorageIOError::write_logs(&error).into())
+        self.change(Change::Purge(upto)).await
     }
 }

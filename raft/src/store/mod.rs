@@ -9,9 +9,11 @@
 //!                "snapshot" -> (SnapshotMeta, bytes)
 //! ```
 //!
-//! All values are postcard. Every change is one transaction, on disk (`fsync`) before anybody hears that it is done.
+//! All values are postcard. Changes that wait together are one transaction, on disk (`fsync`) before anybody hears that they
+//! are done.
 
 mod disk;
+mod durable;
 mod log;
 mod state;
 
@@ -21,8 +23,10 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableErro
 use serde::de::DeserializeOwned;
 use star_core::message::{from_postcard, to_postcard};
 
+pub use self::durable::SlowDisk;
 pub(crate) use self::{
     disk::Disk,
+    durable::Durable,
     log::{Log, LogStore},
     state::{SharedReplica, StateStore, keep, sent},
 };
@@ -48,7 +52,12 @@ pub(crate) struct Opened<G: Group = Types> {
 }
 
 /// Opens the store in this directory, or makes it, for the group (`plane`) of this number and its member of this index.
-pub(crate) fn open<G: Group>(directory: &Path, plane: u64, mine: usize) -> Result<Opened<G>, StartError> {
+pub(crate) fn open<G: Group>(
+    directory: &Path,
+    plane: u64,
+    mine: usize,
+    slow: SlowDisk,
+) -> Result<Opened<G>, StartError> {
     let path = directory.join(G::FILE);
     let wrong = |why: String| StartError::Store { path: path.clone(), why };
     fs::create_dir_all(directory).map_err(|error| wrong(error.to_string()))?;
@@ -62,7 +71,8 @@ pub(crate) fn open<G: Group>(directory: &Path, plane: u64, mine: usize) -> Resul
     };
     let snapshot = fact(&database, "snapshot").map_err(&wrong)?;
     let log = read_log(&database, store).map_err(&wrong)?;
-    let (disk, thread) = Disk::start(database).map_err(|error| StartError::System(error.to_string()))?;
+    let started = Disk::start(database, log.last(), slow);
+    let (disk, thread) = started.map_err(|error| StartError::System(error.to_string()))?;
     Ok(Opened { store, log: LogStore::new(log, disk.clone()), disk, snapshot, thread })
 }
 

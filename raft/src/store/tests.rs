@@ -30,7 +30,7 @@ struct Stores;
 impl StoreBuilder<Types, LogStore, StateStore, TempDir> for Stores {
     async fn build(&self) -> Result<(TempDir, LogStore, StateStore), StorageError> {
         let directory = tempfile::tempdir().expect("a directory");
-        let opened = open::<Types>(directory.path(), PLANE, 0).expect("a store");
+        let opened = open::<Types>(directory.path(), PLANE, 0, SlowDisk::default()).expect("a store");
         let state = state(&opened);
         Ok((directory, opened.log, state))
     }
@@ -52,7 +52,7 @@ fn blank(index: u64) -> crate::types::Entry {
 #[test]
 fn vote_log_and_snapshot_are_there_after_a_restart() {
     let directory = tempfile::tempdir().expect("a directory");
-    let opened = open::<Types>(directory.path(), PLANE, 0).expect("a store");
+    let opened = open::<Types>(directory.path(), PLANE, 0, SlowDisk::default()).expect("a store");
     let store = opened.store;
     let (mut log, mut machine) = (opened.log.clone(), state(&opened));
     block_on(async {
@@ -67,7 +67,7 @@ fn vote_log_and_snapshot_are_there_after_a_restart() {
     drop((log, machine));
     close(opened);
 
-    let opened = open::<Types>(directory.path(), PLANE, 0).expect("a store");
+    let opened = open::<Types>(directory.path(), PLANE, 0, SlowDisk::default()).expect("a store");
     assert_eq!(opened.store, store);
     let (mut log, mut machine) = (opened.log.clone(), state(&opened));
     block_on(async {
@@ -85,15 +85,15 @@ fn vote_log_and_snapshot_are_there_after_a_restart() {
 #[test]
 fn whoever_led_before_a_restart_is_a_follower_after_it() {
     let directory = tempfile::tempdir().expect("a directory");
-    let opened = open::<Types>(directory.path(), PLANE, 0).expect("a store");
+    let opened = open::<Types>(directory.path(), PLANE, 0, SlowDisk::default()).expect("a store");
     let mine = opened.store;
     close(opened);
     // Its own vote loses what makes it a leader's; that of another leader is kept as it is.
     for (leader, is_committed) in [(mine, false), (mine + 1, true)] {
-        let opened = open::<Types>(directory.path(), PLANE, 0).expect("a store");
+        let opened = open::<Types>(directory.path(), PLANE, 0, SlowDisk::default()).expect("a store");
         block_on(opened.log.clone().save_vote(&Vote::new_committed(3, leader))).expect("written");
         close(opened);
-        let opened = open::<Types>(directory.path(), PLANE, 0).expect("a store");
+        let opened = open::<Types>(directory.path(), PLANE, 0, SlowDisk::default()).expect("a store");
         let vote = block_on(opened.log.clone().read_vote()).expect("read").expect("a vote");
         assert_eq!((vote.leader_id.term, vote.leader_id.node_id, vote.committed), (3, leader, is_committed));
         close(opened);
@@ -103,20 +103,28 @@ fn whoever_led_before_a_restart_is_a_follower_after_it() {
 #[test]
 fn a_store_is_used_by_one_and_for_one_plane() {
     let directory = tempfile::tempdir().expect("a directory");
-    let opened = open::<Types>(directory.path(), PLANE, 0).expect("a store");
-    assert!(matches!(open::<Types>(directory.path(), PLANE, 0), Err(StartError::Store { .. })), "it is in use");
+    let opened = open::<Types>(directory.path(), PLANE, 0, SlowDisk::default()).expect("a store");
+    assert!(
+        matches!(open::<Types>(directory.path(), PLANE, 0, SlowDisk::default()), Err(StartError::Store { .. })),
+        "it is in use"
+    );
     close(opened);
-    assert!(matches!(open::<Types>(directory.path(), PLANE + 1, 0), Err(StartError::OtherPlane { .. })));
-    close(open::<Types>(directory.path(), PLANE, 0).expect("the same plane"));
+    assert!(matches!(
+        open::<Types>(directory.path(), PLANE + 1, 0, SlowDisk::default()),
+        Err(StartError::OtherPlane { .. })
+    ));
+    close(open::<Types>(directory.path(), PLANE, 0, SlowDisk::default()).expect("the same plane"));
     let file = directory.path().join(Types::FILE);
     fs::write(&file, b"something else").expect("written");
-    assert!(matches!(open::<Types>(directory.path(), PLANE, 0), Err(StartError::Store { .. })));
+    assert!(matches!(open::<Types>(directory.path(), PLANE, 0, SlowDisk::default()), Err(StartError::Store { .. })));
 }
 
 #[test]
 fn two_new_stores_are_told_apart() {
     let directories = [tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory")];
-    let stores = directories.each_ref().map(|directory| open::<Types>(directory.path(), PLANE, 0).expect("a store"));
+    let stores = directories
+        .each_ref()
+        .map(|directory| open::<Types>(directory.path(), PLANE, 0, SlowDisk::default()).expect("a store"));
     assert_ne!(stores[0].store, stores[1].store);
     stores.into_iter().for_each(close);
 }

@@ -20,7 +20,7 @@ use star_control::{
     embedded::{Carrier, ClusterTimes, TcpCarrier},
 };
 use star_core::{Clock, Time};
-use star_raft::{Member, RaftHost, RaftOptions, RaftTimes};
+use star_raft::{Member, RaftHost, RaftOptions, RaftTimes, SlowDisk};
 use tempfile::TempDir;
 
 pub(crate) use self::{tcp::TcpMember, wires::Wires};
@@ -60,6 +60,7 @@ pub(crate) struct Cluster {
     hosts: Vec<Option<Running>>,
     transport: Transport,
     times: RaftTimes,
+    pub(crate) slow_disks: Vec<SlowDisk>,
 }
 
 struct Running {
@@ -88,6 +89,7 @@ impl Cluster {
             hosts: (0..count).map(|_| None).collect(),
             transport,
             times,
+            slow_disks: (0..count).map(|_| SlowDisk::default()).collect(),
         }
     }
 
@@ -95,7 +97,12 @@ impl Cluster {
         let directory = self.directories[index].path().join("control");
         let me = &self.members[index];
         let options = RaftOptions::new("test", &me.name, self.members.clone(), directory, TTL_MAX);
-        RaftOptions { times: self.times, carrier: self.carrier(&me.addr), ..options }
+        RaftOptions {
+            times: self.times,
+            carrier: self.carrier(&me.addr),
+            slow_disk: self.slow_disks[index].clone(),
+            ..options
+        }
     }
 
     fn carrier(&self, from: &str) -> Arc<dyn Carrier> {
