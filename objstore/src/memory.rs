@@ -5,7 +5,6 @@
 #![allow(unsafe_code, reason = "the one place that turns the mapping's address into references")]
 
 use std::{
-    alloc::{Layout, alloc, handle_alloc_error},
     fs::File,
     io,
     ptr::NonNull,
@@ -211,7 +210,7 @@ impl Memory {
         let Some(cells) = self.words().get(at_word..at_word.saturating_add(count)) else { return false };
         if buffer.capacity() < bytes {
             // Just as much: a caller can hand on a buffer that is full without allocating anew.
-            *buffer = room(bytes);
+            *buffer = Vec::with_capacity(bytes);
         }
         // SAFETY: there is room for `bytes` bytes in the empty buffer.
         unsafe { copy_words(cells, bytes, buffer.as_mut_ptr()) };
@@ -269,20 +268,6 @@ impl Memory {
         let offset = bytes.as_ptr().addr().checked_sub(self.map.address().addr())?;
         (offset.checked_add(bytes.len())? <= self.map.bytes()).then_some(offset)
     }
-}
-
-/// An empty buffer with room for so many bytes, at least one, and no more. The library's own way to one is not put into its
-/// caller, and takes a reader as many instructions as finding the object.
-#[inline(always)]
-fn room(bytes: usize) -> Vec<u8> {
-    let Ok(layout) = Layout::array::<u8>(bytes) else { return Vec::with_capacity(bytes) };
-    // SAFETY: of a layout that is not empty.
-    let start = unsafe { alloc(layout) };
-    if start.is_null() {
-        handle_alloc_error(layout);
-    }
-    // SAFETY: just allocated for so many bytes by the allocator of vectors, and none of them is in use.
-    unsafe { Vec::from_raw_parts(start, 0, bytes) }
 }
 
 /// Copies the first `bytes` bytes of what the words hold; no word is left over.

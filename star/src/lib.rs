@@ -13,7 +13,7 @@ mod server;
 
 pub use client::{
     BlockingClient, CasOutcome, ClientError, Event, Object, ObjectRef, Options, Page, Room, StarClient, Subscription,
-    Transport,
+    Transport, Value,
 };
 pub use cluster::{LocalError, StarCluster};
 pub use server::{ServerOptions, StarServer, StartError, control_plane};

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use star::{CasOutcome, ClientError, ObjectRef, Options, Room, StarClient, StarCluster};
+use star::{BlockingClient, CasOutcome, ClientError, ObjectRef, Options, Room, StarClient, StarCluster};
 use star_core::{
     Clock, ErrorCode, Key, RequestId, Version,
     message::{Capacity, Condition, Local, Response, ResponseBody, Wire, frame::FrameKind},
@@ -303,4 +303,24 @@ fn any_language_can_write_in_place() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
+}
+
+/// The same calls for programs without an async runtime.
+#[test]
+fn a_blocking_client_writes_in_place() {
+    let cluster = block_on(StarCluster::start_local(1)).expect("the cluster starts");
+    let client = BlockingClient::connect(&addrs(&cluster), patient()).expect("the cluster answers");
+    let fill = |key| {
+        let mut room = client.create(key, LARGE).expect("there is room");
+        assert!(room.is_in_place());
+        room.copy_from_slice(&pattern(LARGE));
+        room
+    };
+    assert_eq!(client.seal(fill("sealed")).expect("an answer"), Version(1));
+    let again = client.seal_if(fill("sealed"), Condition::IfAbsent).expect("an answer");
+    assert_eq!(again, CasOutcome::Conflict(Version(1)));
+    client.abort(fill("aborted")).expect("an answer");
+    assert!(client.contains("sealed").expect("an answer") && !client.contains("aborted").expect("an answer"));
+    assert!(*client.get_ref("sealed").expect("a read").expect("an object") == *pattern(LARGE));
+    assert!(client.capacity().expect("an answer").capacity_bytes > LARGE as u64);
 }

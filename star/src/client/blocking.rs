@@ -1,9 +1,12 @@
 //! The same client for programs without an async runtime.
 
 use bytes::Bytes;
-use star_core::{KeyRef, Version, message::Condition};
+use star_core::{
+    KeyRef, Version,
+    message::{Capacity, Condition},
+};
 
-use super::{CasOutcome, ClientError, Object, ObjectRef, Options, Page, StarClient, mapped::MappedRead};
+use super::{CasOutcome, ClientError, Object, ObjectRef, Options, Page, Room, StarClient, mapped::MappedRead};
 
 /// A [`StarClient`] with a runtime of its own; every operation blocks until it is done.
 ///
@@ -97,6 +100,36 @@ impl BlockingClient {
     /// See [`StarClient::get_many`].
     pub fn get_many(&self, keys: &[&str]) -> Result<Vec<Option<Object>>, ClientError> {
         self.runtime.block_on(self.client.get_many(keys))
+    }
+
+    /// See [`StarClient::contains`].
+    pub fn contains(&self, key: &str) -> Result<bool, ClientError> {
+        self.runtime.block_on(self.client.contains(key))
+    }
+
+    /// See [`StarClient::create`]. What is made here is sealed and aborted here: [`Self::seal`], [`Self::abort`].
+    pub fn create(&self, key: &str, value_bytes: usize) -> Result<Room, ClientError> {
+        self.runtime.block_on(self.client.create(key, value_bytes))
+    }
+
+    /// See [`Room::seal`].
+    pub fn seal(&self, room: Room) -> Result<Version, ClientError> {
+        self.runtime.block_on(room.seal())
+    }
+
+    /// See [`Room::seal_if`].
+    pub fn seal_if(&self, room: Room, condition: Condition) -> Result<CasOutcome, ClientError> {
+        self.runtime.block_on(room.seal_if(condition))
+    }
+
+    /// See [`Room::abort`].
+    pub fn abort(&self, room: Room) -> Result<(), ClientError> {
+        self.runtime.block_on(room.abort())
+    }
+
+    /// See [`StarClient::capacity`].
+    pub fn capacity(&self) -> Result<Capacity, ClientError> {
+        self.runtime.block_on(self.client.capacity())
     }
 
     /// See [`StarClient::status`].
