@@ -21,7 +21,7 @@ use crate::{
     links::Links,
     rpc::{Ask, MemberCall, Presence, Told},
     store::{Durable, Log},
-    types::{Group, LogId, Raft, Site, StoreId, place_of},
+    types::{Group, LogId, Raft, Reign, Site, StoreId, place_of},
 };
 
 /// What is needed to answer other members.
@@ -76,10 +76,10 @@ impl<G: Group> Seat<G> {
             Ask::Probe => Told::Probe(self.presence()),
             Ask::Vote(vote) => self.raft.vote(vote).await.map_or_else(refused, Told::Vote),
             Ask::Append(append) => {
-                let prev = append.prev_log_id;
+                let (prev, leader) = (append.prev_log_id, append.vote.leader_id);
                 let last = append.entries.last().map(|entry| entry.log_id).or(prev);
                 match self.raft.append_entries(append).await {
-                    Ok(AppendEntriesResponse::Success) => self.holds(prev, last).await,
+                    Ok(AppendEntriesResponse::Success) => self.holds(leader, prev, last).await,
                     Ok(response) => Told::Append(response),
                     Err(error) => refused(error),
                 }
@@ -94,7 +94,7 @@ impl<G: Group> Seat<G> {
 
     /// What a leader hears whose entries after `prev`, up to `last`, are in the log here: how far they are on disk. A disk that
     /// is slower than the patience so holds up no heartbeats, and the leader goes on where the disk is.
-    async fn holds(&self, prev: Option<LogId>, last: Option<LogId>) -> Told {
+    async fn holds(&self, leader: Reign, prev: Option<LogId>, last: Option<LogId>) -> Told {
         let (mut durable, before) = (self.durable.clone(), self.durable.upto());
         let more = async {
             while durable.upto() < last && durable.upto() == before && durable.failed().is_none() {
@@ -102,9 +102,15 @@ impl<G: Group> Seat<G> {
             }
         };
         let _ = timeout(self.patience, more).await;
+        // Another leader may have put other entries there meanwhile, of which this one knows nothing.
+        let follows = self.log.lock().unwrap_or_else(PoisonError::into_inner).vote.map(|vote| vote.leader_id);
+        if follows != Some(leader) {
+            return Told::Refused("this member follows another leader by now".into());
+        }
         match self.durable.upto() {
             upto if upto >= last => Told::Append(AppendEntriesResponse::Success),
-            upto if upto >= prev => Told::Append(AppendEntriesResponse::PartialSuccess(upto)),
+            // That nothing at all is there is no part of anything, and the library takes it for a mistake.
+            upto if upto.is_some() && upto >= prev => Told::Append(AppendEntriesResponse::PartialSuccess(upto)),
             _ => Told::Refused("the disk is behind, so nothing can be promised".into()),
         }
     }

@@ -101,6 +101,19 @@ async fn leases_are_kept_and_the_leader_stays_while_every_write_to_disk_is_slow(
     }
 }
 
+/// Votes and the first entries of all wait for disks that take longer than a leader waits for an answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plane_is_founded_on_slow_disks() {
+    let mut cluster = Cluster::new(3, Transport::Wires, times());
+    cluster.slow_disks.iter().for_each(|disk| disk.set(Duration::from_millis(60)));
+    for index in 0..3 {
+        cluster.restart(index).await;
+    }
+    let plane = cluster.client_with(patient_client());
+    set_for_sure(&plane, "k", 0, &Bytes::from_static(b"v")).await;
+    assert_eq!(revision(&plane, "k").await, 1);
+}
+
 /// Raft goes ahead of the disk, and its members' words do not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_hears_of_a_write_before_it_is_on_the_disks_of_a_majority() {

@@ -27,11 +27,27 @@ pub(crate) enum Change {
     Append(Vec<(u64, Vec<u8>)>),
     /// Removes the entry of this index, and all after it.
     Truncate(u64),
-    /// Removes this entry and all before it.
+    /// Removes this entry and all before it: as soon as a snapshot that holds them is on disk.
     Purge(LogId),
     Vote(Vote),
-    /// An encoded [`super::Kept`].
-    Snapshot(Vec<u8>),
+    /// Up to which entry it goes, and an encoded [`super::Kept`].
+    Snapshot(Option<LogId>, Vec<u8>),
+}
+
+/// What may be removed of the log's beginning. The library has a snapshot that comes from a leader written and the log cut at the
+/// same time; a member that ended between the two would come up with neither.
+struct Purges {
+    /// The snapshot that is on disk goes up to here.
+    covered: Option<LogId>,
+    /// Up to here is to be removed when it is covered.
+    wanted: Option<LogId>,
+}
+
+impl Purges {
+    /// What is to be removed now.
+    fn due(&mut self) -> Option<LogId> {
+        self.wanted.take_if(|wanted| Some(*wanted) <= self.covered)
+    }
 }
 
 /// Who wants to know that a change is on disk.
@@ -50,13 +66,19 @@ pub(crate) struct Disk<G: Group = Types> {
 }
 
 impl<G: Group> Disk<G> {
-    /// The log that is on disk ends with `last`.
-    pub(super) fn start(database: Database, last: Option<LogId>, slow: SlowDisk) -> io::Result<(Self, JoinHandle<()>)> {
+    /// The log that is on disk ends with `last`, and the snapshot holds what is up to `covered`.
+    pub(super) fn start(
+        database: Database,
+        last: Option<LogId>,
+        covered: Option<LogId>,
+        slow: SlowDisk,
+    ) -> io::Result<(Self, JoinHandle<()>)> {
+        let purges = Purges { covered, wanted: None };
         let (changes, received) = channel();
         let (report, written) = watch::channel(Written::default());
         let thread = std::thread::Builder::new().name(G::DISK_THREAD.into());
-        let thread = thread.spawn(move || run(&database, &received, &report, &slow))?;
-        Ok((Self { changes, durable: Durable::new(last, written) }, thread))
+        let thread = thread.spawn(move || run(&database, purges, &received, &report, &slow))?;
+        Ok((Self { changes, durable: Durable::new(last.max(covered), written) }, thread))
     }
 
     /// Which of the log is on disk.
@@ -101,6 +123,7 @@ impl<G: Group> Waiter<G> {
 
 fn run<G: Group>(
     database: &Database,
+    mut purges: Purges,
     changes: &Receiver<(Change, Waiter<G>)>,
     report: &watch::Sender<Written>,
     slow: &SlowDisk,
@@ -110,7 +133,7 @@ fn run<G: Group>(
         let batch: Vec<_> = std::iter::once(first).chain(changes.try_iter().take(BATCH_MAX - 1)).collect();
         // After a failed write nobody knows what is on disk, so nothing is written on top of it.
         if failed.is_none() {
-            failed = write(database, batch.iter().map(|(change, _)| change)).err();
+            failed = write(database, &mut purges, batch.iter().map(|(change, _)| change)).err();
             slow.wait();
         }
         let appends = batch.iter().filter(|(change, _)| matches!(change, Change::Append(_))).count() as u64;
@@ -124,16 +147,20 @@ fn run<G: Group>(
     }
 }
 
-fn write<'a>(database: &Database, changes: impl Iterator<Item = &'a Change>) -> Result<(), String> {
+fn write<'a>(
+    database: &Database,
+    purges: &mut Purges,
+    changes: impl Iterator<Item = &'a Change>,
+) -> Result<(), String> {
     let transaction = database.begin_write().map_err(text)?;
     for change in changes {
-        apply(&transaction, change)?;
+        apply(&transaction, purges, change)?;
     }
     // The default durability: on disk when this returns.
     transaction.commit().map_err(text)
 }
 
-fn apply(transaction: &WriteTransaction, change: &Change) -> Result<(), String> {
+fn apply(transaction: &WriteTransaction, purges: &mut Purges, change: &Change) -> Result<(), String> {
     let mut log = transaction.open_table(LOG).map_err(text)?;
     let mut facts = transaction.open_table(FACTS).map_err(text)?;
     match change {
@@ -143,16 +170,18 @@ fn apply(transaction: &WriteTransaction, change: &Change) -> Result<(), String> 
             }
         }
         Change::Truncate(index) => log.retain_in(*index.., |_, _| false).map_err(text)?,
-        Change::Purge(upto) => {
-            log.retain_in(..=upto.index, |_, _| false).map_err(text)?;
-            facts.insert("purged", &*encoded(upto)).map_err(text)?;
-        }
+        Change::Purge(upto) => purges.wanted = purges.wanted.max(Some(*upto)),
         Change::Vote(vote) => {
             facts.insert("vote", &*encoded(vote)).map_err(text)?;
         }
-        Change::Snapshot(snapshot) => {
+        Change::Snapshot(upto, snapshot) => {
             facts.insert("snapshot", snapshot.as_slice()).map_err(text)?;
+            purges.covered = purges.covered.max(*upto);
         }
+    }
+    if let Some(upto) = purges.due() {
+        log.retain_in(..=upto.index, |_, _| false).map_err(text)?;
+        facts.insert("purged", &*encoded(&upto)).map_err(text)?;
     }
     Ok(())
 }

@@ -69,9 +69,9 @@ pub(crate) fn open<G: Group>(
         (Err(why), _) | (_, Err(why)) => return Err(wrong(why)),
         _ => return Err(wrong("it does not say whose it is".into())),
     };
-    let snapshot = fact(&database, "snapshot").map_err(&wrong)?;
+    let snapshot = fact::<Kept>(&database, "snapshot").map_err(&wrong)?;
     let log = read_log(&database, store).map_err(&wrong)?;
-    let started = Disk::start(database, log.last(), slow);
+    let started = Disk::start(database, log.last(), snapshot.as_ref().and_then(|(meta, _)| meta.last_log_id), slow);
     let (disk, thread) = started.map_err(|error| StartError::System(error.to_string()))?;
     Ok(Opened { store, log: LogStore::new(log, disk.clone()), disk, snapshot, thread })
 }

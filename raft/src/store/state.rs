@@ -156,7 +156,7 @@ pub(crate) async fn keep<G: Group>(
         return Ok(());
     }
     let failed = |error: std::io::Error| StorageIOError::write_snapshot(Some(kept.0.signature()), &error);
-    disk.make(Change::Snapshot(encoded(&kept))).await.map_err(failed)?;
+    disk.make(Change::Snapshot(kept.0.last_log_id, encoded(&kept))).await.map_err(failed)?;
     disk.durable().has(kept.0.last_log_id);
     *latest = Some(kept);
     Ok(())

@@ -3,7 +3,7 @@ use std::time::Duration;
 use openraft::{
     Entry, EntryPayload, LeaderId, LogId, Vote,
     entry::FromAppData,
-    storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine},
+    storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt, RaftStateMachine},
     testing::{StoreBuilder, Suite},
 };
 use tempfile::TempDir;
@@ -79,6 +79,39 @@ fn vote_log_and_snapshot_are_there_after_a_restart() {
         assert!(machine.get_current_snapshot().await.expect("read").is_some());
     });
     drop((log, machine));
+    close(opened);
+}
+
+/// The library cuts the log at a leader's snapshot before that is written. Killed between the two, a member has its log still.
+#[test]
+fn the_log_is_cut_on_disk_when_the_snapshot_is_there() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let opened = open::<Types>(directory.path(), PLANE, 0, SlowDisk::default()).expect("a store");
+    block_on(async {
+        let mut log = opened.log.clone();
+        log.blocking_append((0..10).map(blank)).await.expect("written");
+        log.purge(LogId::new(LeaderId::new(1, 7), 7)).await.expect("handed on");
+        assert_eq!(log.get_log_state().await.expect("read").last_purged_log_id.map(|id| id.index), Some(7));
+    });
+    close(opened);
+
+    let opened = open::<Types>(directory.path(), PLANE, 0, SlowDisk::default()).expect("a store");
+    let (mut log, mut machine) = (opened.log.clone(), state(&opened));
+    block_on(async {
+        let found = log.get_log_state().await.expect("read");
+        assert_eq!((found.last_purged_log_id, found.last_log_id.map(|id| id.index)), (None, Some(9)));
+        assert_eq!(log.try_get_log_entries(0..10).await.expect("read").len(), 10);
+        log.purge(LogId::new(LeaderId::new(1, 7), 7)).await.expect("handed on");
+        machine.apply((0..8).map(blank)).await.expect("applied");
+        let mut builder = machine.get_snapshot_builder().await;
+        openraft::RaftSnapshotBuilder::build_snapshot(&mut builder).await.expect("a snapshot");
+    });
+    drop((log, machine));
+    close(opened);
+
+    let opened = open::<Types>(directory.path(), PLANE, 0, SlowDisk::default()).expect("a store");
+    let state = block_on(opened.log.clone().get_log_state()).expect("read");
+    assert_eq!((state.last_purged_log_id.map(|id| id.index), state.last_log_id.map(|id| id.index)), (Some(7), Some(9)));
     close(opened);
 }
 
