@@ -211,7 +211,7 @@ fn half_a_frame_then_silence() {
     for wire in halves.iter_mut().chain(&mut large) {
         assert!(wire.is_closed(), "a half frame is not waited for without end");
     }
-    let read = cluster.connect().ask(&json!({"type": "GET", "key": "half"}));
+    let read = ask_until_done(&mut cluster.connect(), &json!({"type": "GET", "key": "half"}));
     expect(&read, "status", "NOT_FOUND").expect("half a write is none");
     cluster.assert_served_others();
 }
@@ -255,7 +255,8 @@ fn messages_that_are_wrong_leave_the_connection_open() {
     );
     let deep_key = [br#"{"type":"GET","key":"#.as_slice(), &nested, b"}"].concat();
     expect(&wire.ask_bytes(&deep_key), "code", "BAD_REQUEST").expect("a key that is no string is refused");
-    expect(&wire.ask(&json!({"type": "SET", "key": "k", "value": 1})), "status", "OK").expect("it goes on");
+    let set = json!({"type": "SET", "key": "k", "value": 1});
+    expect(&ask_until_done(&mut wire, &set), "status", "OK").expect("it goes on");
     let long = json!({"type": "SET", "key": "k".repeat(1025), "value": 1});
     expect(&wire.ask(&long), "code", "TOO_LARGE").expect("a key over the limit is refused");
 
@@ -302,7 +303,8 @@ fn a_value_over_the_limit() {
         let message = [br#"{"type":"SET","key":"large","value":""#.as_slice(), &value, br#""}"#].concat();
         let answer = wire.ask_bytes(&message);
         expect(&answer, "code", "TOO_LARGE").expect("a refusal");
-        expect(&wire.ask(&json!({"type": "GET", "key": "large"})), "status", "NOT_FOUND").expect("it goes on");
+        let get = json!({"type": "GET", "key": "large"});
+        expect(&ask_until_done(&mut wire, &get), "status", "NOT_FOUND").expect("it goes on");
     }
     // What was taken in for it is given back.
     support::eventually("the memory is given back", || {
