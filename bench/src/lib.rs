@@ -3,6 +3,7 @@
 //! It speaks the wire format itself, on one thread, so that it takes as little as possible from the servers that it
 //! measures on the same machine.
 
+mod client;
 mod connection;
 mod cpu;
 mod dialect;
@@ -10,6 +11,7 @@ mod fill;
 mod record;
 mod report;
 mod run;
+mod tally;
 mod workload;
 
 pub use dialect::System;
