@@ -171,8 +171,7 @@ impl Client {
         if let Some(code) = failed {
             *tally.error_codes.entry(code.clone()).or_default() += 1;
         } else if under_way.call >= self.shared.count_from {
-            let histogram = if under_way.is_read { &mut tally.read } else { &mut tally.write };
-            histogram.saturating_record(now.since(under_way.call).as_nanos() as u64);
+            tally.kind(under_way.is_read).done(now.since(under_way.call).as_nanos() as u64);
         }
         if self.shared.options.record {
             let operation = match under_way.write {

@@ -16,7 +16,7 @@ mod workload;
 
 pub use dialect::System;
 pub use record::{Operation, Recorded};
-pub use report::{Part, Report};
+pub use report::{Part, Percentile, Report};
 pub use run::{Progress, run};
 pub use workload::{Distribution, Options, Target};
 

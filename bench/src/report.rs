@@ -1,12 +1,11 @@
 //! What came of a load.
 
-use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::record::Recorded;
 
 /// What came of a load: the JSON of `star bench --json`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct Report {
     /// The system that was measured.
     pub system: String,
@@ -33,7 +32,7 @@ pub struct Report {
 }
 
 /// Reads or writes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Part {
     /// Operations done.
     pub ops: u64,
@@ -47,21 +46,20 @@ pub struct Part {
     pub p999_us: f64,
     /// Mean latency, in nanoseconds.
     pub mean_ns: f64,
+    /// The latency at each of [`Self::PERCENTS`], for a plot; empty if there were no operations.
+    pub percentiles: Vec<Percentile>,
+}
+
+/// A point of the distribution of latencies.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Percentile {
+    /// So many per cent were no slower.
+    pub percent: f64,
+    /// Their latency at most, in microseconds.
+    pub us: f64,
 }
 
 impl Part {
-    pub(crate) fn new(latency_ns: &Histogram<u64>, seconds: f64) -> Self {
-        let us = |quantile: f64| latency_ns.value_at_quantile(quantile) as f64 / 1e3;
-        if latency_ns.is_empty() {
-            return Self::default();
-        }
-        Self {
-            ops: latency_ns.len(),
-            ops_per_s: latency_ns.len() as f64 / seconds,
-            p50_us: us(0.5),
-            p99_us: us(0.99),
-            p999_us: us(0.999),
-            mean_ns: latency_ns.mean(),
-        }
-    }
+    /// The per cents of [`Self::percentiles`], from the fastest operation to the slowest.
+    pub const PERCENTS: [f64; 11] = [0.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.95, 99.99, 100.0];
 }

@@ -11,7 +11,7 @@ use crate::{
     connection::Connections,
     cpu,
     fill::fill,
-    report::{Part, Report},
+    report::Report,
     tally::Tally,
     workload::{Keys, Options, key_text},
 };
@@ -123,7 +123,8 @@ impl Shared {
     fn report(&self) -> Report {
         let mut tally = self.tally.borrow_mut();
         let seconds = self.options.seconds;
-        let ops = tally.read.len() + tally.write.len();
+        let (read, write) = (tally.read.part(seconds), tally.write.part(seconds));
+        let ops = read.ops + write.ops;
         let cpu = match *tally.cpu.as_slice() {
             [before, after] if ops > 0 && !self.options.pids.is_empty() => Some(after.saturating_sub(before)),
             _ => None,
@@ -133,8 +134,8 @@ impl Shared {
             servers: self.options.servers,
             seconds,
             errors: tally.error_codes.values().sum(),
-            read: Part::new(&tally.read, seconds),
-            write: Part::new(&tally.write, seconds),
+            read,
+            write,
             mapped_reads: tally.mapped_reads,
             cpu_us_per_op: cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / ops as f64),
             error_codes: std::mem::take(&mut tally.error_codes),

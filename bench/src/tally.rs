@@ -4,13 +4,16 @@ use std::{collections::BTreeMap, time::Duration};
 
 use hdrhistogram::Histogram;
 
-use crate::record::Recorded;
+use crate::{
+    record::Recorded,
+    report::{Part, Percentile},
+};
 
 /// What was counted so far.
 #[derive(Debug)]
 pub(crate) struct Tally {
-    pub(crate) read: Histogram<u64>,
-    pub(crate) write: Histogram<u64>,
+    pub(crate) read: Kind,
+    pub(crate) write: Kind,
     pub(crate) mapped_reads: u64,
     pub(crate) error_codes: BTreeMap<String, u64>,
     pub(crate) history: Vec<Recorded>,
@@ -22,11 +25,9 @@ pub(crate) struct Tally {
 
 impl Tally {
     pub(crate) fn new() -> Self {
-        // Three digits: an error of at most 0.1 %; up to a minute.
-        let histogram = || Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("bounds that the crate takes");
         Self {
-            read: histogram(),
-            write: histogram(),
+            read: Kind::new(),
+            write: Kind::new(),
             mapped_reads: 0,
             error_codes: BTreeMap::new(),
             history: Vec::new(),
@@ -34,4 +35,48 @@ impl Tally {
             cpu: Vec::new(),
         }
     }
+
+    pub(crate) fn kind(&mut self, is_read: bool) -> &mut Kind {
+        if is_read { &mut self.read } else { &mut self.write }
+    }
+}
+
+/// Reads or writes.
+#[derive(Debug)]
+pub(crate) struct Kind {
+    latency_ns: Histogram<u64>,
+    done: u64,
+}
+
+impl Kind {
+    fn new() -> Self {
+        Self { latency_ns: histogram(), done: 0 }
+    }
+
+    /// Counts one that was done.
+    pub(crate) fn done(&mut self, latency_ns: u64) {
+        self.done += 1;
+        self.latency_ns.saturating_record(latency_ns);
+    }
+
+    pub(crate) fn part(&self, seconds: f64) -> Part {
+        if self.latency_ns.is_empty() {
+            return Part::default();
+        }
+        let us = |percent: f64| self.latency_ns.value_at_quantile(percent / 100.0) as f64 / 1e3;
+        Part {
+            ops: self.done,
+            ops_per_s: self.done as f64 / seconds,
+            p50_us: us(50.0),
+            p99_us: us(99.0),
+            p999_us: us(99.9),
+            mean_ns: self.latency_ns.mean(),
+            percentiles: Part::PERCENTS.map(|percent| Percentile { percent, us: us(percent) }).into(),
+        }
+    }
+}
+
+/// Three digits, an error of at most 0.1 %; up to a minute.
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("bounds that the crate takes")
 }

@@ -23,6 +23,11 @@ fn a_load_on_a_cluster_of_its_own_is_linearizable() {
         for field in ["ops", "ops_per_s", "p50_us", "p99_us", "p999_us", "mean_ns"] {
             assert!(report[part][field].as_f64().expect("a number") > 0.0, "{part}.{field}: {report}");
         }
+        let points = report[part]["percentiles"].as_array().expect("a list");
+        let of =
+            |field: &str| -> Vec<f64> { points.iter().map(|point| point[field].as_f64().expect("a number")).collect() };
+        assert_eq!((of("percent").first(), of("percent").last()), (Some(&0.0), Some(&100.0)), "{report}");
+        assert!(of("percent").is_sorted() && of("us").is_sorted() && of("us")[0] > 0.0, "{part}: {report}");
     }
     let check = place.run(&["check", "h.jsonl", "--json"]).expect(0).json();
     assert_eq!((&check["linearizable"], &check["keys"]), (&true.into(), &40.into()));
