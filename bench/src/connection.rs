@@ -51,20 +51,22 @@ impl Connection {
         self.dialect.set(id, key, value, request_id, &mut self.out);
     }
 
-    /// Writes what is queued.
-    pub(crate) async fn flush(&mut self) -> Result<(), BenchError> {
-        let mut written = 0;
+    /// Writes what is queued, and says whether that had to wait until the system took more. If it is given up, the
+    /// connection is of no use any more.
+    pub(crate) async fn flush(&mut self) -> Result<bool, BenchError> {
+        let (mut written, mut has_waited) = (0, false);
         while written < self.out.len() {
             match self.stream.try_write(&self.out[written..]) {
                 Ok(count) => written += count,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    has_waited = true;
                     self.stream.writable().await.map_err(|source| self.failed(source))?;
                 }
                 Err(source) => return Err(self.failed(source)),
             }
         }
         self.out.clear();
-        Ok(())
+        Ok(has_waited)
     }
 
     /// Waits for bytes and hands each whole answer to `take`.
@@ -119,12 +121,13 @@ impl Connections {
         &mut self.all[target.unwrap_or(self.usual)]
     }
 
-    /// Writes what is queued.
-    pub(crate) async fn flush(&mut self) -> Result<(), BenchError> {
+    /// Writes what is queued, as [`Connection::flush`] does.
+    pub(crate) async fn flush(&mut self) -> Result<bool, BenchError> {
+        let mut has_waited = false;
         for connection in self.all.iter_mut().filter(|connection| !connection.out.is_empty()) {
-            connection.flush().await?;
+            has_waited |= connection.flush().await?;
         }
-        Ok(())
+        Ok(has_waited)
     }
 
     /// Waits for bytes on any of them and hands each whole answer to `take`.

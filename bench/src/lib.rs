@@ -1,4 +1,4 @@
-//! The load generator: closed loops of requests over raw connections, with histograms and a recorded history.
+//! The load generator: closed or open loops of requests over raw connections, with histograms and a recorded history.
 //!
 //! It speaks the wire format itself, on one thread, so that it takes as little as possible from the servers that it
 //! measures on the same machine.
@@ -8,6 +8,7 @@ mod connection;
 mod cpu;
 mod dialect;
 mod fill;
+mod pace;
 mod record;
 mod report;
 mod run;
@@ -16,7 +17,7 @@ mod workload;
 
 pub use dialect::System;
 pub use record::{Operation, Recorded};
-pub use report::{Part, Percentile, Report};
+pub use report::{OpenLoop, Part, Percentile, Report};
 pub use run::{Progress, run};
 pub use workload::{Distribution, Options, Target};
 
@@ -39,6 +40,9 @@ pub enum BenchError {
         /// What is wrong with it.
         why: String,
     },
+    /// The operating system has no timer for an open loop.
+    #[error("operations cannot be timed: {0}")]
+    Timer(std::io::Error),
     /// The options make no sense.
     #[error("{0}")]
     Options(String),

@@ -15,6 +15,8 @@ pub struct Report {
     pub seconds: f64,
     /// Requests refused or lost.
     pub errors: u64,
+    /// How an open loop went; `None` for a closed one.
+    pub open_loop: Option<OpenLoop>,
     /// Reads.
     pub read: Part,
     /// Writes.
@@ -31,6 +33,32 @@ pub struct Report {
     pub history: Vec<Recorded>,
 }
 
+/// How a load went that had a rate to keep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct OpenLoop {
+    /// Operations that were due each second.
+    pub wanted_per_s: f64,
+    /// Operations that were due in the time that counts.
+    pub wanted: u64,
+    /// Those of them that were not done: refused, not answered until 5 s after the end, or not even sent before it, because
+    /// too many were under way. Except for those that were refused, the latencies contain them with the time that they had
+    /// waited: they would have taken no less.
+    pub not_done: u64,
+    /// How much later than it was due an operation was begun although its client had room for it, in the median, in
+    /// microseconds: what this load generator is late by itself. The latencies contain it.
+    pub late_p50_us: f64,
+    /// 99 % were begun no later than this after they were due, in microseconds.
+    pub late_p99_us: f64,
+}
+
+impl OpenLoop {
+    /// Whether at least 99 % of what was due was done. If not, latencies say how long the load was more than how fast the
+    /// system is.
+    pub fn kept_up(&self) -> bool {
+        self.not_done * 100 <= self.wanted
+    }
+}
+
 /// Reads or writes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Part {
@@ -38,7 +66,8 @@ pub struct Part {
     pub ops: u64,
     /// Operations per second.
     pub ops_per_s: f64,
-    /// Median latency, in microseconds.
+    /// Median latency, in microseconds. Latencies count from when an operation was begun; in an open loop from when it was
+    /// due.
     pub p50_us: f64,
     /// 99 % were no slower, in microseconds.
     pub p99_us: f64,

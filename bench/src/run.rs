@@ -59,11 +59,14 @@ async fn run_local(options: Options, watch: impl FnMut(Progress) + 'static) -> R
         let leads = !options.leaders.is_empty();
         connections.push(Connections::dial(&options, client, leads).await?);
     }
+    // Before the clock starts: with many keys this takes as long as many operations.
+    let keys = Keys::new(options.distribution, options.keys);
+    let names = (0..options.keys.min(NAMES_MAX)).map(|key| Key::new(key_text(key))).collect();
     let begin = clock.now();
     let count_from = begin + Duration::from_secs_f64(options.warm_up_seconds);
     let shared = Rc::new(Shared {
-        keys: Keys::new(options.distribution, options.keys),
-        names: (0..options.keys.min(NAMES_MAX)).map(|key| Key::new(key_text(key))).collect(),
+        keys,
+        names,
         clock,
         client: ClientId::draw(),
         begin,
@@ -77,7 +80,10 @@ async fn run_local(options: Options, watch: impl FnMut(Progress) + 'static) -> R
     let tasks: Vec<_> = connections
         .into_iter()
         .enumerate()
-        .map(|(number, all)| spawn_local(Client::new(Rc::clone(&shared), number, all).run()))
+        .map(|(number, all)| {
+            let shared = Rc::clone(&shared);
+            spawn_local(async move { Client::new(shared, number, all)?.run().await })
+        })
         .collect();
     let mut failed = None;
     for task in tasks {
@@ -134,6 +140,7 @@ impl Shared {
             servers: self.options.servers,
             seconds,
             errors: tally.error_codes.values().sum(),
+            open_loop: self.options.rate.map(|rate| tally.open_loop(rate)),
             read,
             write,
             mapped_reads: tally.mapped_reads,

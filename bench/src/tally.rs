@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 
 use crate::{
     record::Recorded,
-    report::{Part, Percentile},
+    report::{OpenLoop, Part, Percentile},
 };
 
 /// What was counted so far.
@@ -21,6 +21,10 @@ pub(crate) struct Tally {
     pub(crate) ops: u64,
     /// What the servers had used of the processor when counting began, and when it ended.
     pub(crate) cpu: Vec<Duration>,
+    /// Operations of an open loop that are due while it is counted.
+    pub(crate) wanted: u64,
+    /// How late those were begun that had room.
+    late_ns: Histogram<u64>,
 }
 
 impl Tally {
@@ -33,11 +37,29 @@ impl Tally {
             history: Vec::new(),
             ops: 0,
             cpu: Vec::new(),
+            wanted: 0,
+            late_ns: histogram(),
         }
     }
 
     pub(crate) fn kind(&mut self, is_read: bool) -> &mut Kind {
         if is_read { &mut self.read } else { &mut self.write }
+    }
+
+    /// Counts that an operation was begun so long after it was due, although there was room for it.
+    pub(crate) fn late(&mut self, by: Duration) {
+        self.late_ns.saturating_record(by.as_nanos() as u64);
+    }
+
+    pub(crate) fn open_loop(&self, wanted_per_s: f64) -> OpenLoop {
+        let late_us = |quantile: f64| self.late_ns.value_at_quantile(quantile) as f64 / 1e3;
+        OpenLoop {
+            wanted_per_s,
+            wanted: self.wanted,
+            not_done: self.wanted.saturating_sub(self.read.done + self.write.done),
+            late_p50_us: late_us(0.5),
+            late_p99_us: late_us(0.99),
+        }
     }
 }
 
@@ -54,9 +76,15 @@ impl Kind {
     }
 
     /// Counts one that was done.
-    pub(crate) fn done(&mut self, latency_ns: u64) {
+    pub(crate) fn done(&mut self, latency: Duration) {
         self.done += 1;
-        self.latency_ns.saturating_record(latency_ns);
+        self.latency_ns.saturating_record(latency.as_nanos() as u64);
+    }
+
+    /// Counts the latency of one of an open loop that was given up after so long: it would have taken no less, and without
+    /// it the slowest would be missing.
+    pub(crate) fn waited(&mut self, waited: Duration) {
+        self.latency_ns.saturating_record(waited.as_nanos() as u64);
     }
 
     pub(crate) fn part(&self, seconds: f64) -> Part {
@@ -76,7 +104,7 @@ impl Kind {
     }
 }
 
-/// Three digits, an error of at most 0.1 %; up to a minute.
+/// Three digits, an error of at most 0.1 %; up to a day, for which an operation may wait where the longest load has too much.
 fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("bounds that the crate takes")
+    Histogram::new_with_bounds(1, 86_400_000_000_000, 3).expect("bounds that the crate takes")
 }

@@ -40,6 +40,9 @@ pub struct Options {
     pub clients: usize,
     /// Requests under way on each connection.
     pub pipeline: usize,
+    /// Operations that are due each second, of all clients together, whether earlier ones were answered or not (an open
+    /// loop). `None`: each is due when one before it is answered (a closed loop).
+    pub rate: Option<f64>,
     /// How long the load lasts after the warm-up, in seconds.
     pub seconds: f64,
     /// How long the load runs before anything is counted, in seconds.
@@ -60,6 +63,9 @@ pub struct Options {
     pub seed: u64,
 }
 
+/// Operations a second: more than one thread could begin.
+const RATE_MAX: f64 = 1e7;
+
 impl Options {
     pub(crate) fn validate(&self) -> Result<(), BenchError> {
         let wrong = |text: &str| Err(BenchError::Options(text.to_owned()));
@@ -77,6 +83,12 @@ impl Options {
         }
         if !(self.seconds > 0.0 && self.seconds <= 86_400.0) {
             return wrong("--seconds must be more than 0 and at most 86400");
+        }
+        if self.rate.is_some_and(|rate| !(rate > 0.0 && rate <= RATE_MAX)) {
+            return wrong("--rate must be more than 0 and at most 10000000 operations a second");
+        }
+        if self.rate.is_some_and(|rate| rate * self.seconds < 1.0) {
+            return wrong("with this --rate nothing is due within --seconds");
         }
         if self.record && self.value_bytes < 24 {
             return wrong("a recorded load needs values of at least 24 bytes, so that they differ");

@@ -305,6 +305,7 @@ fn options(args: &BenchArgs, targets: Vec<Target>) -> Options {
         leaders: Vec::new(),
         clients: args.clients,
         pipeline: args.pipeline,
+        rate: None,
         seconds: args.seconds,
         warm_up_seconds: (args.seconds / 5.0).clamp(0.0, 1.0),
         read_share: args.read_share,

@@ -100,6 +100,7 @@ impl Saturation {
             servers: 1,
             clients: 16,
             pipeline: 64,
+            rate: None,
             seconds: time.as_secs_f64(),
             warm_up_seconds: 0.0,
             read_share: 0.8,

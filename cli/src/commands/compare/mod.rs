@@ -235,6 +235,7 @@ fn options(args: &CompareArgs, row: &Row, place: &Place<'_>, targets: &[Target])
         pids: place.pids.clone(),
         clients: row.clients,
         pipeline: row.pipeline,
+        rate: None,
         seconds: args.seconds,
         warm_up_seconds: (args.seconds / 4.0).min(1.0),
         read_share: row.read_share,

@@ -62,6 +62,7 @@ mod tests {
             servers: 3,
             seconds: 1.0,
             errors: 0,
+            open_loop: None,
             read: Part::default(),
             write,
             mapped_reads: 0,
