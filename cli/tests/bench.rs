@@ -99,6 +99,45 @@ fn a_load_on_the_running_cluster_takes_what_is_there() {
 }
 
 #[test]
+fn an_open_loop_asks_for_as_many_as_it_is_told() {
+    let place = Place::new(3);
+    let _servers = Running::serve(&place);
+    let number = |value: &Value| value.as_u64().expect("a number");
+    for transport in ["tcp", "shm"] {
+        let args = ["--rate", "300", "--transport", transport, "--history", "h.jsonl", "--json"];
+        let report = bench(&place, &args).expect(0).json();
+        let (open_loop, read) = (&report["open_loop"], number(&report["read"]["ops"]));
+        let done = read + number(&report["write"]["ops"]);
+        assert_eq!((&open_loop["wanted_per_s"], &report["errors"]), (&300.0.into(), &0.into()), "{report}");
+        assert!(number(&open_loop["wanted"]).abs_diff(150) <= 6, "half a second, give or take one a client: {report}");
+        assert_eq!(done + number(&open_loop["not_done"]), number(&open_loop["wanted"]), "{report}");
+        // Far less than the servers can, and than a closed loop would ask of them.
+        assert!(done > 75, "{report}");
+        let late = ["late_p50_us", "late_p99_us"].map(|field| open_loop[field].as_f64().expect("a number"));
+        assert!(late[0] > 0.0 && late.is_sorted(), "{report}");
+        let mapped = number(&report["mapped_reads"]);
+        assert_eq!((mapped > 0, mapped <= read), (transport == "shm", true), "{report}");
+        place.run(&["check", "h.jsonl"]).expect(0);
+    }
+    let people = bench(&place, &["--rate", "300"]).expect(0).stdout;
+    assert!(people.contains("300 operations a second were due") && people.contains("late in the median"), "{people}");
+    let closed = bench(&place, &["--json"]).expect(0).json();
+    assert!(closed["open_loop"].is_null(), "{closed}");
+}
+
+#[test]
+fn rates_that_make_no_sense_are_wrong_usage() {
+    let place = Place::new(1);
+    for rate in ["0", "-5", "nan", "inf", "20000000", "fast", ""] {
+        let refused = place.run(&["bench", "--rate", rate]).expect(2);
+        assert!(refused.stderr.contains("--rate") && refused.stderr.contains("more than 0"), "{refused:#?}");
+    }
+    let refused = place.run(&["bench", "--rate", "1", "--seconds", "0.5"]).expect(2);
+    assert!(refused.stderr.contains("nothing is due within --seconds"), "{refused:#?}");
+    assert!(place.left_behind().is_empty(), "{:?}", place.left_behind());
+}
+
+#[test]
 fn histories_that_are_not_linearizable_are_rejected() {
     let place = Place::new(1);
     let write = r#"{"client":0,"op":"w","key":"k","value":"one","version":1,"call":0,"ret":10,"ok":true}"#;

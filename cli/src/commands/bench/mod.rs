@@ -27,6 +27,7 @@ const EXAMPLES: &str = "\
 Examples:
   star bench                                            95 % reads, 64 clients, 10 s
   star bench --read-share 0 --clients 8 --pipeline 32   writes only, 256 under way
+  star bench --rate 20000 --transport tcp               20,000 a second are due, also while a server stalls
   star bench --transport tcp --keys 1000 --distribution zipf
   star bench --seconds 5 --history run.jsonl && star check run.jsonl
   star bench --system redis --read-share 0              the same load on another system
@@ -56,6 +57,11 @@ pub(crate) struct BenchArgs {
     /// Requests that each client has under way
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     pipeline: usize,
+    /// So many operations are due each second, of all clients together, whether earlier ones were answered or not. Latencies
+    /// count from when each was due; --clients times --pipeline are under way at most, and what has no room waits [default:
+    /// each operation is due when one before it is answered]
+    #[arg(long, value_name = "OPS_PER_SECOND", value_parser = rate, allow_negative_numbers = true)]
+    rate: Option<f64>,
     /// The share of reads, 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = 0.95, value_parser = share)]
     read_share: f64,
@@ -147,6 +153,11 @@ enum WritesTo {
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds = text.parse().ok().filter(|seconds| *seconds > 0.0 && *seconds <= 86_400.0);
     seconds.ok_or_else(|| "it must be more than 0 and at most 86400".to_owned())
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|rate| *rate > 0.0 && *rate <= 1e7);
+    rate.ok_or_else(|| "it must be more than 0 and at most 10000000".to_owned())
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -305,7 +316,7 @@ fn options(args: &BenchArgs, targets: Vec<Target>) -> Options {
         leaders: Vec::new(),
         clients: args.clients,
         pipeline: args.pipeline,
-        rate: None,
+        rate: args.rate,
         seconds: args.seconds,
         warm_up_seconds: (args.seconds / 5.0).clamp(0.0, 1.0),
         read_share: args.read_share,

@@ -1,7 +1,7 @@
 //! A benchmark's report for people.
 
 use comfy_table::Table;
-use star_bench::{Part, Report};
+use star_bench::{OpenLoop, Part, Report};
 
 use crate::output;
 
@@ -38,8 +38,47 @@ pub(super) fn summary(report: &Report) -> String {
         output::count(report.mapped_reads),
         output::count(report.errors)
     );
+    let rate = report.open_loop.as_ref().map(rate);
     let cpu =
         report.cpu_us_per_op.map(|us| format!("processor time of the servers: {} an operation", output::micros(us)));
     let codes = report.error_codes.iter().map(|(code, count)| format!("  {code}: {}", output::count(*count)));
-    std::iter::once(text).chain(cpu).chain(codes).collect::<Vec<_>>().join("\n")
+    std::iter::once(text).chain(rate).chain(cpu).chain(codes).collect::<Vec<_>>().join("\n")
+}
+
+/// How an open loop went.
+fn rate(open_loop: &OpenLoop) -> String {
+    let wanted_per_s = match open_loop.wanted_per_s {
+        few @ ..100.0 => few.to_string(),
+        many => output::count(many.round() as u64),
+    };
+    let due = format!(
+        "{wanted_per_s} operations a second were due, {} in all, and {} of them were not done; latencies count from when \
+         each was due",
+        output::count(open_loop.wanted),
+        output::count(open_loop.not_done)
+    );
+    let late = format!(
+        "the load itself began them {} late in the median, 99 % at most {}",
+        output::micros(open_loop.late_p50_us),
+        output::micros(open_loop.late_p99_us)
+    );
+    let behind = "it did NOT keep up with the rate: latencies grow for as long as the load lasts, and say little else";
+    let behind = (!open_loop.kept_up()).then(|| behind.to_owned());
+    [Some(due), Some(late), behind].into_iter().flatten().collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_are_told_when_a_rate_was_not_kept() {
+        let open_loop = OpenLoop { wanted_per_s: 5000.0, wanted: 15_000, not_done: 150, ..OpenLoop::default() };
+        let kept = summary(&Report { open_loop: Some(open_loop), ..Report::default() });
+        assert!(kept.contains("5,000 operations a second were due, 15,000 in all, and 150 of them"), "{kept}");
+        assert!(!kept.contains("NOT keep up"), "99 % were done: {kept}");
+        let open_loop = Some(OpenLoop { not_done: 151, ..open_loop });
+        assert!(summary(&Report { open_loop, ..Report::default() }).contains("NOT keep up"));
+        assert!(!summary(&Report::default()).contains("were due"), "a closed loop has no rate");
+    }
 }
