@@ -46,6 +46,17 @@ struct Schedule {
     alarm: Alarm,
 }
 
+impl Schedule {
+    /// When the next operation is due. What the warm-up had no room for is left behind with it: a system that does not keep
+    /// up would else spend the time that counts on what does not.
+    fn next_due(&mut self, now: Time, count_from: Time) -> Time {
+        if now >= count_from && self.pace.due() < count_from {
+            self.pace.skip_to(count_from);
+        }
+        self.pace.due()
+    }
+}
+
 #[derive(Clone, Debug)]
 struct UnderWay {
     key: u64,
@@ -127,7 +138,7 @@ impl Client {
         let mut mapped = 0;
         loop {
             let now = self.shared.clock.now();
-            let due = self.schedule.as_ref().map_or(now, |schedule| schedule.pace.due());
+            let due = self.schedule.as_mut().map_or(now, |schedule| schedule.next_due(now, self.shared.count_from));
             let had_room = due >= self.room_since;
             // A load that went on until all is done would call a rate kept that was not: what had to wait for room until the
             // end is not begun after it.

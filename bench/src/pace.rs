@@ -41,6 +41,11 @@ impl Pace {
         self.taken += 1;
     }
 
+    /// Takes all operations that are due before `time`.
+    pub(crate) fn skip_to(&mut self, time: Time) {
+        self.taken = self.taken.max(self.due_before(time));
+    }
+
     /// How many operations, taken or not, are due from `from` until just before `to`.
     pub(crate) fn due_between(&self, from: Time, to: Time) -> u64 {
         self.due_before(to) - self.due_before(from)
@@ -143,6 +148,11 @@ mod tests {
                     pace.take();
                 }
                 assert_eq!(counted, fell_due, "client {number} of {clients} at {rate}");
+                let (mut skipping, end) = (Pace::new(rate, number, clients, begin), pace.due());
+                skipping.skip_to(to);
+                assert_eq!(skipping.due(), end, "client {number} of {clients} at {rate}");
+                skipping.skip_to(from);
+                assert_eq!(skipping.due(), end, "what was taken stays so");
             }
         }
     }
