@@ -1,20 +1,25 @@
-//! The load generator: closed loops of requests over raw connections, with histograms and a recorded history.
+//! The load generator: closed or open loops of requests over raw connections, with histograms and a recorded history.
 //!
 //! It speaks the wire format itself, on one thread, so that it takes as little as possible from the servers that it
 //! measures on the same machine.
 
+mod client;
 mod connection;
 mod cpu;
 mod dialect;
 mod fill;
+mod network;
+mod pace;
 mod record;
 mod report;
 mod run;
+mod tally;
+mod usage;
 mod workload;
 
 pub use dialect::System;
 pub use record::{Operation, Recorded};
-pub use report::{Part, Report};
+pub use report::{OpenLoop, Part, Percentile, Report};
 pub use run::{Progress, run};
 pub use workload::{Distribution, Options, Target};
 
@@ -37,6 +42,9 @@ pub enum BenchError {
         /// What is wrong with it.
         why: String,
     },
+    /// The system has no timer for the open loop.
+    #[error("operations cannot be timed: {0}")]
+    Timer(std::io::Error),
     /// The options make no sense.
     #[error("{0}")]
     Options(String),

@@ -1,12 +1,11 @@
 //! What came of a load.
 
-use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::record::Recorded;
 
 /// What came of a load: the JSON of `star bench --json`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct Report {
     /// The system that was measured.
     pub system: String,
@@ -16,6 +15,8 @@ pub struct Report {
     pub seconds: f64,
     /// Requests refused or lost.
     pub errors: u64,
+    /// How the rate was kept, in an open loop; `None` in a closed one.
+    pub open_loop: Option<OpenLoop>,
     /// Reads.
     pub read: Part,
     /// Writes.
@@ -25,6 +26,11 @@ pub struct Report {
     /// Processor time of all servers together for each operation, in microseconds; `None` if their processes are not
     /// known.
     pub cpu_us_per_op: Option<f64>,
+    /// Messages for each operation: segments of TCP with data in them that anybody on the machine sent, those of the load
+    /// as well; `None` if the servers' processes are not known, or nobody counts.
+    pub messages_per_op: Option<f64>,
+    /// Bytes that were sent for each operation, all heads with them; `None` as above.
+    pub bytes_per_op: Option<f64>,
     /// The refusals by their code.
     pub error_codes: std::collections::BTreeMap<String, u64>,
     /// Every operation, if they were recorded.
@@ -32,14 +38,37 @@ pub struct Report {
     pub history: Vec<Recorded>,
 }
 
-/// Reads or writes.
+/// How a load at a fixed rate went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct OpenLoop {
+    /// Operations that were due each second.
+    pub wanted_per_s: f64,
+    /// Operations that were due in the time that counts, and were not done: refused, not answered, or not even sent before its
+    /// end, because too many were under way. The latencies hold those that were not answered or sent with the time that they
+    /// had waited by then.
+    pub not_done: u64,
+    /// How much later the load generator began operations than it could have, in the median, in microseconds. The latencies
+    /// contain it.
+    pub late_p50_us: f64,
+    /// 99 % were begun no later than this after they could have been, in microseconds.
+    pub late_p99_us: f64,
+}
+
+impl OpenLoop {
+    /// Whether less than a hundredth of what was asked for was left undone, of so many operations that were done.
+    pub fn kept_up(&self, done: u64) -> bool {
+        self.not_done * 100 <= self.not_done + done
+    }
+}
+
+/// Reads or writes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Part {
     /// Operations done.
     pub ops: u64,
     /// Operations per second.
     pub ops_per_s: f64,
-    /// Median latency, in microseconds.
+    /// Median latency, in microseconds. Latencies count from when an operation was sent; in an open loop from when it was due.
     pub p50_us: f64,
     /// 99 % were no slower, in microseconds.
     pub p99_us: f64,
@@ -47,21 +76,20 @@ pub struct Part {
     pub p999_us: f64,
     /// Mean latency, in nanoseconds.
     pub mean_ns: f64,
+    /// The latency by how many were no slower.
+    pub percentiles: Vec<Percentile>,
+}
+
+/// A point of the distribution of latencies.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Percentile {
+    /// So many per cent were no slower.
+    pub percent: f64,
+    /// The latency, in microseconds.
+    pub us: f64,
 }
 
 impl Part {
-    pub(crate) fn new(latency_ns: &Histogram<u64>, seconds: f64) -> Self {
-        let us = |quantile: f64| latency_ns.value_at_quantile(quantile) as f64 / 1e3;
-        if latency_ns.is_empty() {
-            return Self::default();
-        }
-        Self {
-            ops: latency_ns.len(),
-            ops_per_s: latency_ns.len() as f64 / seconds,
-            p50_us: us(0.5),
-            p99_us: us(0.99),
-            p999_us: us(0.999),
-            mean_ns: latency_ns.mean(),
-        }
-    }
+    /// The per cents of [`Self::percentiles`].
+    pub const PERCENTS: [f64; 11] = [0.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.95, 99.99, 100.0];
 }

@@ -40,6 +40,9 @@ pub struct Options {
     pub clients: usize,
     /// Requests under way on each connection.
     pub pipeline: usize,
+    /// Operations per second that are due, of all clients together, whether earlier ones were answered or not (an open loop).
+    /// `None`: each is due when one before it is answered (a closed loop).
+    pub rate: Option<f64>,
     /// How long the load lasts after the warm-up, in seconds.
     pub seconds: f64,
     /// How long the load runs before anything is counted, in seconds.
@@ -60,6 +63,10 @@ pub struct Options {
     pub seed: u64,
 }
 
+/// Operations a second: from so few that none may be due in a load, to more than any one thread begins.
+const RATE_MIN: f64 = 0.1;
+const RATE_MAX: f64 = 1e7;
+
 impl Options {
     pub(crate) fn validate(&self) -> Result<(), BenchError> {
         let wrong = |text: &str| Err(BenchError::Options(text.to_owned()));
@@ -71,6 +78,9 @@ impl Options {
         }
         if self.pipeline > 65_536 || self.clients > 10_000 {
             return wrong("at most 10000 clients with 65536 requests under way each");
+        }
+        if self.rate.is_some_and(|rate| !(RATE_MIN..=RATE_MAX).contains(&rate)) {
+            return wrong("--rate must be from 0.1 to 10000000 operations a second");
         }
         if !(0.0..=1.0).contains(&self.read_share) {
             return wrong("--read-share must be between 0 and 1");

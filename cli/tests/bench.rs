@@ -94,6 +94,27 @@ fn a_load_on_the_running_cluster_takes_what_is_there() {
 }
 
 #[test]
+fn an_open_loop_asks_for_as_many_as_it_is_told() {
+    let place = Place::new(1);
+    let rate = ["--rate", "400", "--seconds", "1", "--history", "h.jsonl"];
+    let args = ["bench", "--clients", "6", "--keys", "40", "--read-share", "0.6"];
+    let report = place.run(&[&args[..], &rate, &["--json"]].concat()).expect(0).json();
+    let number = |value: &Value| value.as_f64().expect("a number");
+    let done = number(&report["read"]["ops"]) + number(&report["write"]["ops"]);
+    let open_loop = &report["open_loop"];
+    assert!((done + number(&open_loop["not_done"]) - 400.0).abs() <= 6.0, "one a client more or less: {report}");
+    assert!(number(&open_loop["late_p99_us"]) >= number(&open_loop["late_p50_us"]), "{report}");
+    assert_eq!(report["write"]["percentiles"].as_array().map(Vec::len), Some(11), "{report}");
+    place.run(&["check", "h.jsonl"]).expect(0);
+    let people = place.run(&["bench", "--rate", "200", "--seconds", "0.5", "--clients", "4"]).expect(0).stdout;
+    assert!(people.contains("200 operations a second were due"), "{people}");
+    for wrong in ["0", "-5", "nan", "fast", "1e9"] {
+        let refused = place.run(&["bench", &format!("--rate={wrong}")]).expect(2);
+        assert!(refused.stderr.contains("--rate"), "{refused:#?}");
+    }
+}
+
+#[test]
 fn histories_that_are_not_linearizable_are_rejected() {
     let place = Place::new(1);
     let write = r#"{"client":0,"op":"w","key":"k","value":"one","version":1,"call":0,"ret":10,"ok":true}"#;

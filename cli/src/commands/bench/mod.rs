@@ -27,6 +27,7 @@ const EXAMPLES: &str = "\
 Examples:
   star bench                                            95 % reads, 64 clients, 10 s
   star bench --read-share 0 --clients 8 --pipeline 32   writes only, 256 under way
+  star bench --rate 20000 --transport tcp               as many a second: how late are they, stalls included?
   star bench --transport tcp --keys 1000 --distribution zipf
   star bench --seconds 5 --history run.jsonl && star check run.jsonl
   star bench --system redis --read-share 0              the same load on another system
@@ -56,6 +57,10 @@ pub(crate) struct BenchArgs {
     /// Requests that each client has under way
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     pipeline: usize,
+    /// Operations that are due each second, of all clients together, whether earlier ones were answered or not. Latencies
+    /// count from then, so a server that stalls does not hide what waits for it [default: each is due when one was answered]
+    #[arg(long, value_name = "PER_SECOND", value_parser = rate)]
+    rate: Option<f64>,
     /// The share of reads, 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = 0.95, value_parser = share)]
     read_share: f64,
@@ -147,6 +152,11 @@ enum WritesTo {
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds = text.parse().ok().filter(|seconds| *seconds > 0.0 && *seconds <= 86_400.0);
     seconds.ok_or_else(|| "it must be more than 0 and at most 86400".to_owned())
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|rate| (0.1..=1e7).contains(rate));
+    rate.ok_or_else(|| "it must be from 0.1 to 10000000".to_owned())
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -314,6 +324,7 @@ fn options(args: &BenchArgs, targets: Vec<Target>) -> Options {
             DistributionArg::Zipf => Distribution::Zipf,
         },
         value_bytes: args.value_size,
+        rate: args.rate,
         fill: true,
         record: args.history.is_some(),
         seed: 1,

@@ -105,6 +105,7 @@ impl Saturation {
             read_share: 0.8,
             keys: 1000,
             distribution: Distribution::Uniform,
+            rate: None,
             value_bytes: 100,
             fill: false,
             record: false,
