@@ -158,11 +158,11 @@ fn mapped<'a>(names: [&'static str; 4], reader: &'a Arc<Reader>, value: &'a [u8]
 }
 
 /// The rows of the client's public calls, which take the key's text and hash it.
-fn of_client<'a>(client: &'a Client, value: &'a [u8]) -> Vec<Contestant<'a>> {
+fn of_client<'a>(names: [&'static str; 3], client: &'a Client, value: &'a [u8]) -> Vec<Contestant<'a>> {
     vec![
-        each("StarClient::get", |key| assert_eq!(client.get(key), value.len())),
-        each("StarClient::get_ref", |key| assert_eq!(client.get_ref(key), value.first().copied())),
-        batches("StarClient::get_many, of 64", |keys| {
+        each(names[0], |key| assert_eq!(client.get(key), value.len())),
+        each(names[1], |key| assert_eq!(client.get_ref(key), value.first().copied())),
+        batches(names[2], |keys| {
             let texts: Vec<&str> = keys.iter().map(Key::as_str).collect();
             assert_eq!(client.get_many(&texts), keys.len());
         }),
@@ -180,7 +180,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let reader = Arc::new(Reader::open(directory.path().join("store"))?);
     let huge_store = filled(&directory.path().join("huge"), &keys, &value, true)?;
     let huge = Arc::new(Reader::open(directory.path().join("huge"))?);
-    let client = Client::start(&keys, &value)?;
+    let client = Client::start(directory.path(), false, &keys, &value)?;
+    let huge_client = Client::start(directory.path(), true, &keys, &value)?;
     let bare = Bare::new(&keys, &value);
     let (env, database) = lmdb(directory.path(), &keys, &value)?;
     let (mut bare_buffer, mut clocked) = (Vec::new(), Vec::new());
@@ -197,7 +198,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     all.extend(mapped(names, &reader, &value));
     let names = ["  contains, huge pages", "  get, huge pages", "  get_ref, huge pages", "  get_many, huge pages"];
     all.extend(mapped(names, &huge, &value));
-    all.extend(client.iter().flat_map(|client| of_client(client, &value)));
+    let names = ["StarClient::get", "StarClient::get_ref", "StarClient::get_many, of 64"];
+    all.extend(client.iter().flat_map(|client| of_client(names, client, &value)));
+    let names = ["  ::get, huge pages", "  ::get_ref, huge pages", "  ::get_many, huge pages"];
+    all.extend(huge_client.iter().flat_map(|client| of_client(names, client, &value)));
     all.push(each("LMDB, transaction and get", |key| {
         let read = env.read_txn().expect("a transaction");
         let found = database.get(&read, key.as_str().as_bytes()).expect("a read");
