@@ -7,7 +7,7 @@ DIR ?= .
 # The seeds of `make sim`, the last one not included; a number alone is so many.
 SEEDS ?= 0..10000
 # How long each measurement of `make bench` takes, in seconds.
-SECONDS ?= 2
+SECONDS ?= 1
 
 # What goes wrong in `make sim`: links, turnover (leaders change too), churn (servers crash and return too) or loss (all copies go too).
 MODE ?= churn
@@ -58,7 +58,7 @@ status: tools ## Show what runs, and whether it is healthy
 
 bench: ## Measure Star beside CRAQ, Raft, etcd, Redis and NATS (packages etcd-server, redis-server, nats-server; or left out)
 	$(CARGO) build --release --package star-cli
-	$(TARGET)/star compare --seconds $(SECONDS) --out bench-report
+	$(TARGET)/star compare --servers 3,5 --seconds $(SECONDS) --out bench-report
 
 sim: ## Run the simulator over SEEDS=0..10000 with MODE=churn on all cores; again after a stop, it goes on where it was
 	$(CARGO) build --release --package star-sim --bin sim

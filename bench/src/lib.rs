@@ -8,11 +8,13 @@ mod connection;
 mod cpu;
 mod dialect;
 mod fill;
+mod network;
 mod pace;
 mod record;
 mod report;
 mod run;
 mod tally;
+mod usage;
 mod workload;
 
 pub use dialect::System;
@@ -40,7 +42,7 @@ pub enum BenchError {
         /// What is wrong with it.
         why: String,
     },
-    /// The operating system has no timer for an open loop.
+    /// The system has no timer for the open loop.
     #[error("operations cannot be timed: {0}")]
     Timer(std::io::Error),
     /// The options make no sense.

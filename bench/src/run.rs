@@ -9,10 +9,10 @@ use crate::{
     BenchError,
     client::Client,
     connection::Connections,
-    cpu,
     fill::fill,
     report::Report,
     tally::Tally,
+    usage::{PerOperation, Usage},
     workload::{Keys, Options, key_text},
 };
 
@@ -75,7 +75,7 @@ async fn run_local(options: Options, watch: impl FnMut(Progress) + 'static) -> R
         tally: RefCell::new(Tally::new()),
         options,
     });
-    let counting = spawn_local(count_cpu(Rc::clone(&shared)));
+    let counting = spawn_local(count_usage(Rc::clone(&shared)));
     let watcher = spawn_local(report_progress(Rc::clone(&shared), watch));
     let tasks: Vec<_> = connections
         .into_iter()
@@ -112,12 +112,12 @@ async fn report_progress(shared: Rc<Shared>, mut watch: impl FnMut(Progress)) {
     }
 }
 
-/// Notes the servers' use of the processor at the beginning and at the end of what is counted.
-async fn count_cpu(shared: Rc<Shared>) {
+/// Notes what servers and network have done at the beginning and at the end of what is counted.
+async fn count_usage(shared: Rc<Shared>) {
     for end in [shared.count_from, shared.end] {
         tokio::time::sleep(end.since(shared.clock.now())).await;
-        let used = cpu::used(&shared.options.pids);
-        shared.tally.borrow_mut().cpu.extend(used);
+        let usage = Usage::now(&shared.options.pids);
+        shared.tally.borrow_mut().usage.push(usage);
     }
 }
 
@@ -130,10 +130,9 @@ impl Shared {
         let mut tally = self.tally.borrow_mut();
         let seconds = self.options.seconds;
         let (read, write) = (tally.read.part(seconds), tally.write.part(seconds));
-        let ops = read.ops + write.ops;
-        let cpu = match *tally.cpu.as_slice() {
-            [before, after] if ops > 0 && !self.options.pids.is_empty() => Some(after.saturating_sub(before)),
-            _ => None,
+        let usage = match *tally.usage.as_slice() {
+            [before, after] if !self.options.pids.is_empty() => after.per_operation(before, read.ops + write.ops),
+            _ => PerOperation::default(),
         };
         Report {
             system: self.options.system.name().to_owned(),
@@ -144,7 +143,9 @@ impl Shared {
             read,
             write,
             mapped_reads: tally.mapped_reads,
-            cpu_us_per_op: cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / ops as f64),
+            cpu_us_per_op: usage.cpu_us,
+            messages_per_op: usage.messages,
+            bytes_per_op: usage.bytes,
             error_codes: std::mem::take(&mut tally.error_codes),
             history: std::mem::take(&mut tally.history),
         }

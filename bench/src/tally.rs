@@ -7,6 +7,7 @@ use hdrhistogram::Histogram;
 use crate::{
     record::Recorded,
     report::{OpenLoop, Part, Percentile},
+    usage::Usage,
 };
 
 /// What was counted so far.
@@ -19,8 +20,8 @@ pub(crate) struct Tally {
     pub(crate) history: Vec<Recorded>,
     /// All that was done, the warm-up included.
     pub(crate) ops: u64,
-    /// What the servers had used of the processor when counting began, and when it ended.
-    pub(crate) cpu: Vec<Duration>,
+    /// What was used when counting began, and when it ended.
+    pub(crate) usage: Vec<Usage>,
     /// Operations of an open loop that are due while it is counted.
     pub(crate) wanted: u64,
     /// How late those were begun that had room.
@@ -36,7 +37,7 @@ impl Tally {
             error_codes: BTreeMap::new(),
             history: Vec::new(),
             ops: 0,
-            cpu: Vec::new(),
+            usage: Vec::new(),
             wanted: 0,
             late_ns: histogram(),
         }

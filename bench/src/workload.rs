@@ -40,8 +40,8 @@ pub struct Options {
     pub clients: usize,
     /// Requests under way on each connection.
     pub pipeline: usize,
-    /// Operations that are due each second, of all clients together, whether earlier ones were answered or not (an open
-    /// loop). `None`: each is due when one before it is answered (a closed loop).
+    /// Operations per second that are due, of all clients together, whether earlier ones were answered or not (an open loop).
+    /// `None`: each is due when one before it is answered (a closed loop).
     pub rate: Option<f64>,
     /// How long the load lasts after the warm-up, in seconds.
     pub seconds: f64,

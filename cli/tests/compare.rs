@@ -4,25 +4,61 @@ mod support;
 
 use support::Place;
 
+fn compare(place: &Place, more: &[&str]) -> support::Run {
+    place
+        .run(&[&["compare", "--seconds", "0.3", "--rounds", "1", "--out", "report", "--json"], more].concat())
+        .expect(0)
+}
+
+fn report(place: &Place, name: &str) -> String {
+    std::fs::read_to_string(place.path().join("report").join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
 #[test]
 fn systems_stand_side_by_side_and_nothing_is_left() {
     let place = Place::new(1);
-    let args = ["compare", "--rows", "SET, 1", "--systems", "star,redis", "--seconds", "0.3", "--rounds", "1"];
-    let run = place.run(&[&args[..], &["--out", "report", "--json"]].concat()).expect(0);
+    let run = compare(&place, &["--rows", "SET, 1", "--systems", "star,redis"]);
     let cells = run.json();
     let cells = cells.as_array().expect("cells");
     assert_eq!(cells.len(), 4, "two rows of two systems: {run:#?}");
     for cell in cells {
         let report = &cell["reports"][0];
-        assert_eq!(report["errors"], 0, "{cell}");
-        assert!(report["write"]["ops"].as_u64() > Some(0) && report["cpu_us_per_op"].as_f64() > Some(0.0), "{cell}");
+        assert_eq!((&report["errors"], &cell["servers"]), (&0.into(), &3.into()), "{cell}");
+        for counted in ["cpu_us_per_op", "messages_per_op", "bytes_per_op"] {
+            assert!(report[counted].as_f64() > Some(0.0), "{counted}: {cell}");
+        }
+        // At the least the value goes to two other servers, and comes from the client.
+        assert!(report["bytes_per_op"].as_f64() > Some(300.0), "{cell}");
     }
-    let table = std::fs::read_to_string(place.path().join("report/table.md")).expect("a table");
-    assert!(table.contains("| SET, 16 clients |"), "{table}");
-    let plot = std::fs::read_to_string(place.path().join("report/throughput.svg")).expect("a plot");
-    assert_eq!((plot.matches("<rect").count(), plot.matches("</svg>").count()), (1 + 2 + 4, 1), "{plot}");
+    let table = report(&place, "table.md");
+    assert_eq!(table.matches("| SET, 16 clients |").count(), 2, "how fast, and what it takes: {table}");
+    let plot = report(&place, "throughput.svg");
+    assert!(plot.contains("SET, 16 clients") && plot.contains("redis") && plot.ends_with("</svg>\n"), "{plot}");
     let left = place.left_behind();
     assert!(left.iter().all(|path| path.starts_with(place.path().join("report"))), "{left:?}");
+    assert!(!place.path().join("report/by_servers.svg").exists(), "one number of servers makes no line");
+}
+
+#[test]
+fn numbers_of_servers_shares_of_writes_and_fixed_rates_are_drawn() {
+    let place = Place::new(1);
+    let cells = compare(&place, &["--systems", "star", "--servers", "3,1"]).json();
+    let servers: Vec<_> = cells.as_array().expect("cells").iter().map(|cell| cell["servers"].clone()).collect();
+    assert_eq!((&servers[0], servers.last()), (&1.into(), Some(&3.into())), "in order: {servers:?}");
+    let at_a_rate = |cell: &&serde_json::Value| cell["row"] == "SET, 2,000 a second";
+    let rated = cells.as_array().expect("cells").iter().find(at_a_rate).expect("a row at a fixed rate");
+    assert_eq!(rated["reports"][0]["open_loop"]["wanted_per_s"], 2000.0, "{rated}");
+    for (plot, says) in [
+        ("by_servers.svg", "GET, 256 under way on 16 connections"),
+        ("by_write_share.svg", "writes, in per cent"),
+        ("by_percentile.svg", "per cent that took no longer"),
+        ("throughput_1.svg", "operations per second, 1 server"),
+        ("throughput_3.svg", "operations per second, 3 servers"),
+    ] {
+        let svg = report(&place, plot);
+        assert!(svg.contains(says) && svg.contains("<poly") | svg.contains("<rect"), "{plot}: {svg}");
+    }
+    assert!(report(&place, "by_servers.svg").contains("<polyline"), "a line");
 }
 
 #[test]

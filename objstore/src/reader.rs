@@ -36,7 +36,7 @@ pub use reference::Ref;
 const AHEAD: usize = 16;
 
 /// How much of a block a reader asks for at once, before it knows how long it is.
-const SMALL_READ_BYTES: usize = 192;
+const SMALL_READ_BYTES: usize = 128;
 
 /// The same for who does not copy the value: the head, a short key and what the value begins with, in one line or two. What
 /// else is looked at is not known here, and lines that are not would push others out of the caches.

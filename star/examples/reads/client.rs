@@ -1,39 +1,50 @@
 //! Reads through the public calls of a client, from the mapped store of a server that runs in this process.
 
-use std::error::Error;
+use std::{error::Error, path::Path};
 
 use bytes::Bytes;
-use star::{BlockingClient, Options, StarCluster, Transport};
-use star_core::Key;
+use star::{BlockingClient, Options, ServerOptions, StarServer, Transport};
+use star_core::{Key, cluster::ServerInfo, config::Config, server::bind};
 
 /// Objects of more bytes than this would not find room in the server's store.
 const BYTES_MAX: usize = 256 << 20;
 /// Bytes of objects in one request.
 const LOAD_BYTES: usize = 8 << 20;
 
-/// A server that holds all objects, and a client of it.
+/// A client of a server that holds all objects.
 pub(crate) struct Client {
     client: BlockingClient,
     // Ends after the client.
-    _cluster: StarCluster,
+    _server: StarServer,
 }
 
 impl Client {
-    /// None if there are too many objects for the server.
-    pub(crate) fn start(keys: &[Key], value: &[u8]) -> Result<Option<Self>, Box<dyn Error>> {
+    /// Starts a server with a store of the usual size, in huge pages if that is said. None if there are too many objects.
+    pub(crate) fn start(
+        directory: &Path,
+        huge_pages: bool,
+        keys: &[Key],
+        value: &[u8],
+    ) -> Result<Option<Self>, Box<dyn Error>> {
         if keys.len() * (value.len() + 64) > BYTES_MAX {
             return Ok(None);
         }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let cluster = runtime.block_on(StarCluster::start_local(1))?;
-        let addrs: Vec<String> = cluster.servers().map(|server| server.addr().to_owned()).collect();
-        let client = BlockingClient::connect(&addrs, Options { transport: Transport::Shm, ..Options::default() })?;
+        let listener = bind("127.0.0.1:0")?;
+        let addr = listener.local_addr()?.to_string();
+        let mut config = Config::default();
+        config.cluster.name = format!("reads-{huge_pages}");
+        config.cluster.servers = vec![ServerInfo::new("a", addr.clone())];
+        config.store.directory = directory.to_path_buf();
+        config.store.huge_pages = huge_pages;
+        config.control.directory = directory.join("control");
+        let server = StarServer::start_on(listener, ServerOptions::from_config(&config, "a")?)?;
+        let client = BlockingClient::connect(&[addr], Options { transport: Transport::Shm, ..Options::default() })?;
         let value = Bytes::copy_from_slice(value);
         for some in keys.chunks((LOAD_BYTES / value.len().max(1)).clamp(1, 1024)) {
             let objects: Vec<(&str, Bytes)> = some.iter().map(|key| (key.as_str(), value.clone())).collect();
             client.set_many(&objects)?;
         }
-        Ok(Some(Self { client, _cluster: cluster }))
+        Ok(Some(Self { client, _server: server }))
     }
 
     pub(crate) fn get(&self, key: &Key) -> usize {

@@ -2,8 +2,10 @@
 //! `cargo run --release -p star-replication --example reads [keys] [value bytes]`.
 //!
 //! All take turns in one run. The time that counts is the thread's processor time, so that what else the machine does
-//! counts less; for Redis, where most of a call is another process's work and waiting, it is what passes. The keys are visited in no order that a processor could foresee. Hashed beforehand for the bare lookup
-//! and the [`Reader`], as a client does it once per call.
+//! counts less; for Redis, where most of a call is another process's work and waiting, it is what passes. The keys come in no
+//! order that a processor could foresee, but lie in that order before the caller: who asks for a key has it at hand, and
+//! waiting for its text in a table of all keys would be counted to whoever answers. They are hashed beforehand for the bare
+//! lookup and the [`Reader`], as a client does it once per call.
 
 mod bare;
 mod client;
@@ -56,19 +58,32 @@ fn nanoseconds(clock: ClockId) -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// What takes part, by name; each call reads the key of a number.
-type Contestant<'a> = (&'static str, Box<dyn FnMut(usize) + 'a>);
+/// What takes part, by name; a call reads these keys one after the other.
+type Contestant<'a> = (&'static str, Box<dyn FnMut(&[Key]) + 'a>);
 
-fn compare(keys: usize, calls: usize, contestants: &mut [Contestant<'_>]) {
+/// One that reads key by key.
+fn each<'a>(name: &'static str, mut read: impl FnMut(&Key) + 'a) -> Contestant<'a> {
+    (name, Box::new(move |keys| keys.iter().for_each(&mut read)))
+}
+
+/// One that reads many keys in one call.
+fn batches<'a>(name: &'static str, mut read: impl FnMut(&[Key]) + 'a) -> Contestant<'a> {
+    (name, Box::new(move |keys| keys.chunks(MANY).for_each(&mut read)))
+}
+
+fn compare(keys: &[Key], calls: usize, contestants: &mut [Contestant<'_>]) {
+    let some = |calls: usize, mut random: Random| -> Vec<Key> {
+        (0..calls).map(|_| keys[random.below(keys.len())].clone()).collect()
+    };
     let mut turns = vec![Vec::new(); contestants.len()];
     for turn in 0..TURNS {
-        for ((_, call), times) in contestants.iter_mut().zip(&mut turns) {
+        let first = some(calls.max(keys.len()).min(WARM_UP_MAX), Random(!(turn as u64)));
+        let counted = some(calls, Random(turn as u64));
+        for ((_, read), times) in contestants.iter_mut().zip(&mut turns) {
             // What others read has pushed this one's objects out of the caches: not what a reader finds who goes on reading.
-            let mut random = Random(!(turn as u64));
-            (0..calls.max(keys).min(WARM_UP_MAX)).for_each(|_| call(random.below(keys)));
-            let mut random = Random(turn as u64);
+            read(&first);
             let begin = (processor_time(), nanoseconds(ClockId::Monotonic));
-            (0..calls).for_each(|_| call(random.below(keys)));
+            read(&counted);
             let passed = nanoseconds(ClockId::Monotonic) - begin.1;
             times.push([processor_time() - begin.0, passed].map(|time| time as f64 / calls as f64));
         }
@@ -125,54 +140,32 @@ fn lmdb(
 }
 
 /// The rows of one mapped store; each call checks what it read.
-fn mapped<'a>(
-    names: [&'static str; 4],
-    reader: &'a Arc<Reader>,
-    keys: &'a [Key],
-    value: &'a [u8],
-) -> Vec<Contestant<'a>> {
-    let (mut buffer, mut batch) = (Vec::new(), Vec::new());
+fn mapped<'a>(names: [&'static str; 4], reader: &'a Arc<Reader>, value: &'a [u8]) -> Vec<Contestant<'a>> {
+    let mut buffer = Vec::new();
     vec![
-        (names[0], Box::new(|i| assert_eq!(reader.contains(&keys[i]), Ok(true)))),
-        (names[1], Box::new(move |i| assert!(matches!(reader.get(&keys[i], &mut buffer), Answer::Found { .. })))),
-        (
-            names[2],
-            Box::new(|i| {
-                let found = reader.get_ref(&keys[i]).map(|found| found.map(|at| at.first().copied()));
-                assert_eq!(found, Ok(Some(value.first().copied())));
-            }),
-        ),
-        (
-            names[3],
-            Box::new(move |i| {
-                batch.push(keys[i].clone());
-                if batch.len() == MANY {
-                    reader.get_many(&batch, |_, answer, read| {
-                        assert!(matches!(answer, Answer::Found { .. }) && read.len() == value.len());
-                    });
-                    batch.clear();
-                }
-            }),
-        ),
+        each(names[0], |key| assert_eq!(reader.contains(key), Ok(true))),
+        each(names[1], move |key| assert!(matches!(reader.get(key, &mut buffer), Answer::Found { .. }))),
+        each(names[2], |key| {
+            let found = reader.get_ref(key).map(|found| found.map(|at| at.first().copied()));
+            assert_eq!(found, Ok(Some(value.first().copied())));
+        }),
+        batches(names[3], |keys| {
+            reader.get_many(keys, |_, answer, read| {
+                assert!(matches!(answer, Answer::Found { .. }) && read.len() == value.len());
+            });
+        }),
     ]
 }
 
 /// The rows of the client's public calls, which take the key's text and hash it.
-fn of_client<'a>(client: &'a Client, keys: &'a [Key], value: &'a [u8]) -> Vec<Contestant<'a>> {
-    let mut batch = Vec::new();
+fn of_client<'a>(names: [&'static str; 3], client: &'a Client, value: &'a [u8]) -> Vec<Contestant<'a>> {
     vec![
-        ("StarClient::get", Box::new(|i| assert_eq!(client.get(&keys[i]), value.len()))),
-        ("StarClient::get_ref", Box::new(|i| assert_eq!(client.get_ref(&keys[i]), value.first().copied()))),
-        (
-            "StarClient::get_many, of 64",
-            Box::new(move |i| {
-                batch.push(keys[i].as_str());
-                if batch.len() == MANY {
-                    assert_eq!(client.get_many(&batch), MANY);
-                    batch.clear();
-                }
-            }),
-        ),
+        each(names[0], |key| assert_eq!(client.get(key), value.len())),
+        each(names[1], |key| assert_eq!(client.get_ref(key), value.first().copied())),
+        batches(names[2], |keys| {
+            let texts: Vec<&str> = keys.iter().map(Key::as_str).collect();
+            assert_eq!(client.get_many(&texts), keys.len());
+        }),
     ]
 }
 
@@ -187,40 +180,38 @@ fn main() -> Result<(), Box<dyn Error>> {
     let reader = Arc::new(Reader::open(directory.path().join("store"))?);
     let huge_store = filled(&directory.path().join("huge"), &keys, &value, true)?;
     let huge = Arc::new(Reader::open(directory.path().join("huge"))?);
-    let client = Client::start(&keys, &value)?;
+    let client = Client::start(directory.path(), false, &keys, &value)?;
+    let huge_client = Client::start(directory.path(), true, &keys, &value)?;
     let bare = Bare::new(&keys, &value);
     let (env, database) = lmdb(directory.path(), &keys, &value)?;
     let (mut bare_buffer, mut clocked) = (Vec::new(), Vec::new());
     println!("{count} keys, values of {value_bytes} B; {TURNS} turns of {calls} calls, one after the other");
     let mut all: Vec<Contestant<'_>> = vec![
-        ("bare sequence lock", Box::new(|i| assert!(bare.get(keys[i].hash(), None)))),
-        ("  and a copy", Box::new(|i| assert!(bare.get(keys[i].hash(), Some(&mut bare_buffer))))),
-        (
-            "  and the system's clock",
-            Box::new(|i| {
-                assert!(bare.get(keys[i].hash(), Some(&mut clocked)));
-                black_box(Clock.now());
-            }),
-        ),
+        each("bare sequence lock", |key| assert!(bare.get(key.hash(), None))),
+        each("  and a copy", |key| assert!(bare.get(key.hash(), Some(&mut bare_buffer)))),
+        each("  and the system's clock", |key| {
+            assert!(bare.get(key.hash(), Some(&mut clocked)));
+            black_box(Clock.now());
+        }),
     ];
     let names = ["Reader::contains", "Reader::get, a copy", "Reader::get_ref, in place", "Reader::get_many, of 64"];
-    all.extend(mapped(names, &reader, &keys, &value));
+    all.extend(mapped(names, &reader, &value));
     let names = ["  contains, huge pages", "  get, huge pages", "  get_ref, huge pages", "  get_many, huge pages"];
-    all.extend(mapped(names, &huge, &keys, &value));
-    all.extend(client.iter().flat_map(|client| of_client(client, &keys, &value)));
-    all.push((
-        "LMDB, transaction and get",
-        Box::new(|i| {
-            let read = env.read_txn().expect("a transaction");
-            let found = database.get(&read, keys[i].as_str().as_bytes()).expect("a read");
-            assert_eq!(found.map(|at| at.first()), Some(value.first()));
-        }),
-    ));
-    all.push(("the server's own get", Box::new(|i| assert!(store.get(&keys[i]).object.is_some()))));
+    all.extend(mapped(names, &huge, &value));
+    let names = ["StarClient::get", "StarClient::get_ref", "StarClient::get_many, of 64"];
+    all.extend(client.iter().flat_map(|client| of_client(names, client, &value)));
+    let names = ["  ::get, huge pages", "  ::get_ref, huge pages", "  ::get_many, huge pages"];
+    all.extend(huge_client.iter().flat_map(|client| of_client(names, client, &value)));
+    all.push(each("LMDB, transaction and get", |key| {
+        let read = env.read_txn().expect("a transaction");
+        let found = database.get(&read, key.as_str().as_bytes()).expect("a read");
+        assert_eq!(found.map(|at| at.first()), Some(value.first()));
+    }));
+    all.push(each("the server's own get", |key| assert!(store.get(key).object.is_some())));
     if calls < MANY {
         all.retain(|(name, _)| !name.contains("get_many"));
     }
-    compare(count, calls, &mut all);
+    compare(&keys, calls, &mut all);
     drop(all);
     println!("{} of {} B in huge pages where asked", huge_store.huge_bytes(), huge_store.file_bytes());
     println!("{:.0} B of the file for each object", store.usage().used_bytes as f64 / count as f64);
@@ -247,11 +238,11 @@ fn ask_redis(directory: &Path, keys: &[Key], value: &[u8], calls: usize) -> Resu
     keys.iter().try_for_each(|key| unix.set(key, value))?;
     let (mut of_unix, mut of_tcp) = (Vec::new(), Vec::new());
     compare(
-        keys.len(),
+        keys,
         calls.min(500),
         &mut [
-            ("Redis, Unix socket", Box::new(|i| assert!(unix.get(&keys[i], &mut of_unix).expect("an answer")))),
-            ("Redis, TCP", Box::new(|i| assert!(tcp.get(&keys[i], &mut of_tcp).expect("an answer")))),
+            each("Redis, Unix socket", |key| assert!(unix.get(key, &mut of_unix).expect("an answer"))),
+            each("Redis, TCP", |key| assert!(tcp.get(key, &mut of_tcp).expect("an answer"))),
         ],
     );
     Ok(())

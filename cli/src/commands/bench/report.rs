@@ -38,15 +38,18 @@ pub(super) fn summary(report: &Report) -> String {
         output::count(report.mapped_reads),
         output::count(report.errors)
     );
-    let rate = report.open_loop.as_ref().map(rate);
+    let rate = report.open_loop.as_ref().map(|open_loop| rate(report, open_loop));
     let cpu =
         report.cpu_us_per_op.map(|us| format!("processor time of the servers: {} an operation", output::micros(us)));
+    let sent = report.messages_per_op.zip(report.bytes_per_op).map(|(messages, bytes)| {
+        format!("sent on this machine, the load with it: {messages:.2} messages and {bytes:.0} bytes an operation")
+    });
     let codes = report.error_codes.iter().map(|(code, count)| format!("  {code}: {}", output::count(*count)));
-    std::iter::once(text).chain(rate).chain(cpu).chain(codes).collect::<Vec<_>>().join("\n")
+    std::iter::once(text).chain(rate).chain(cpu).chain(sent).chain(codes).collect::<Vec<_>>().join("\n")
 }
 
 /// How an open loop went.
-fn rate(open_loop: &OpenLoop) -> String {
+fn rate(report: &Report, open_loop: &OpenLoop) -> String {
     let wanted_per_s = match open_loop.wanted_per_s {
         few @ ..100.0 => few.to_string(),
         many => output::count(many.round() as u64),
@@ -63,7 +66,7 @@ fn rate(open_loop: &OpenLoop) -> String {
         output::micros(open_loop.late_p99_us)
     );
     let behind = "it did NOT keep up with the rate: latencies grow for as long as the load lasts, and say little else";
-    let behind = (!open_loop.kept_up()).then(|| behind.to_owned());
+    let behind = (!open_loop.kept_up(report.read.ops + report.write.ops)).then(|| behind.to_owned());
     [Some(due), Some(late), behind].into_iter().flatten().collect::<Vec<_>>().join("\n")
 }
 

@@ -1,59 +1,141 @@
-//! The comparison as a picture: a group of bars a load, on a logarithmic scale, because the loads are decades apart.
+//! The comparison as pictures: what each load came to, and how that goes with the number of servers, the share of writes and,
+//! for latencies, how often they were met.
 
-use std::fmt::Write as _;
+mod bars;
+mod lines;
+mod scale;
 
-use super::{Cell, Row};
-use crate::{commands::bench::SystemArg, output};
+use std::error::Error;
 
-const COLORS: [&str; 6] = ["#2563eb", "#dc2626", "#16a34a", "#d97706", "#7c3aed", "#475569"];
-/// Where bars begin and how long the longest is, in pixels.
-const LEFT: f64 = 290.0;
-const WIDTH: f64 = 500.0;
-const BAR: f64 = 12.0;
-const GAP: f64 = 10.0;
-const TOP: f64 = 40.0;
+use plotters::{
+    coord::Shift,
+    prelude::{DrawingArea, RGBColor, SVGBackend},
+};
+use star_bench::Part;
 
-/// Operations per second of every load on every system, as SVG.
-pub(super) fn throughput(rows: &[Row], systems: &[SystemArg], cells: &[Cell]) -> String {
-    let group = BAR * systems.len() as f64 + GAP;
-    let height = TOP + group * rows.len() as f64 + 40.0;
-    let most = cells.iter().map(Cell::per_second).fold(10.0, f64::max).log10().ceil();
-    // From 100 a second on: nothing here is slower.
-    let length = |per_second: f64| ((per_second.max(100.0).log10() - 2.0) / (most - 2.0)).clamp(0.0, 1.0) * WIDTH;
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{:.0}\" height=\"{height:.0}\" \
-         font-family=\"sans-serif\" font-size=\"11\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n",
-        LEFT + WIDTH + 90.0
-    );
-    for (place, system) in systems.iter().enumerate() {
-        let (x, color) = (LEFT + 90.0 * place as f64, COLORS[place % COLORS.len()]);
-        let _ = writeln!(svg, "<rect x=\"{x}\" y=\"10\" width=\"12\" height=\"12\" fill=\"{color}\"/>");
-        let _ = writeln!(svg, "<text x=\"{}\" y=\"20\">{}</text>", x + 17.0, system.name());
+use self::lines::{Axis, Line, Panel};
+use super::{
+    cells::Cell,
+    report::{Comparison, of},
+    rows::Row,
+};
+use crate::commands::bench::SystemArg;
+
+/// Where something is drawn.
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+/// What comes of drawing.
+type Drawn = Result<(), Box<dyn Error>>;
+
+const FONT: &str = "sans-serif";
+const COLORS: [RGBColor; 6] = [
+    RGBColor(37, 99, 235),
+    RGBColor(220, 38, 38),
+    RGBColor(22, 163, 74),
+    RGBColor(217, 119, 6),
+    RGBColor(124, 58, 237),
+    RGBColor(71, 85, 105),
+];
+
+/// The rows whose throughput is drawn by the number of servers.
+const BY_SERVERS: [&str; 2] = ["SET, 256 under way on 4 connections", "GET, 256 under way on 16 connections"];
+
+/// All plots that the figures are enough for: the name of a file, and what it holds.
+pub(super) fn all(comparison: &Comparison) -> Vec<(String, String)> {
+    let mut plots: Vec<(String, String)> = Vec::new();
+    for servers in &comparison.servers {
+        let name = match comparison.servers.len() {
+            1 => "throughput.svg".to_owned(),
+            _ => format!("throughput_{servers}.svg"),
+        };
+        plots.push((name, bars::throughput(comparison, *servers)));
     }
-    for decade in 2..=most as u32 {
-        let x = LEFT + length(10_f64.powi(decade as i32));
-        let bottom = height - 30.0;
-        let _ = writeln!(svg, "<line x1=\"{x:.1}\" y1=\"{TOP}\" x2=\"{x:.1}\" y2=\"{bottom:.1}\" stroke=\"#ddd\"/>");
-        let label = output::count(10_u64.pow(decade));
-        let _ = writeln!(svg, "<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{label}</text>", bottom + 14.0);
+    let several = [
+        ("by_servers.svg", by_servers(comparison)),
+        ("by_write_share.svg", by_write_share(comparison)),
+        ("by_percentile.svg", by_percentile(comparison)),
+    ];
+    plots.extend(several.into_iter().filter_map(|(name, panels)| Some((name.to_owned(), lines::draw(&panels)?))));
+    plots
+}
+
+/// Throughput by the number of servers.
+fn by_servers(comparison: &Comparison) -> Vec<Panel> {
+    let x = || Axis::of("servers", comparison.servers.iter().map(|count| (f64::from(*count), count.to_string())));
+    let rows = comparison.rows.iter().filter(|row| BY_SERVERS.contains(&row.name));
+    rows.map(|row| Panel {
+        title: row.name.to_owned(),
+        x: x(),
+        y: "operations per second",
+        lines: lines(comparison, |system| {
+            let points = comparison.servers.iter();
+            points
+                .filter_map(|count| Some((f64::from(*count), comparison.cells.find(*count, row, system)?.per_second())))
+                .collect()
+        }),
+    })
+    .collect()
+}
+
+/// Throughput by the share of writes, for each number of servers.
+fn by_write_share(comparison: &Comparison) -> Vec<Panel> {
+    let mut rows: Vec<&Row> = comparison.rows.iter().filter(|row| row.is_of_write_shares()).collect();
+    rows.sort_by(|one, other| other.read_share.total_cmp(&one.read_share));
+    let percent = |row: &Row| (100.0 * (1.0 - row.read_share)).round();
+    let of_count = |servers: &u16| Panel {
+        title: format!("{}, 64 clients", of(*servers)),
+        x: Axis::of("writes, in per cent", rows.iter().map(|row| (percent(row), percent(row).to_string()))),
+        y: "operations per second",
+        lines: lines(comparison, |system| {
+            let points = rows.iter();
+            points
+                .filter_map(|row| Some((percent(row), comparison.cells.find(*servers, row, system)?.per_second())))
+                .collect()
+        }),
+    };
+    comparison.servers.iter().map(of_count).collect()
+}
+
+/// Latency by how many of the operations took no longer, where so many a second were asked for.
+fn by_percentile(comparison: &Comparison) -> Vec<Panel> {
+    let servers = comparison.servers.first().copied().unwrap_or_default();
+    let rows = comparison.rows.iter().filter(|row| row.rate.is_some());
+    rows.map(|row| Panel {
+        title: format!("{}, {}", row.name, of(servers)),
+        x: Axis::of(
+            "per cent that took no longer",
+            [0.0, 50.0, 90.0, 99.0, 99.9, 99.99].map(|percent| (nines(percent), percent.to_string())),
+        ),
+        y: "microseconds",
+        lines: lines(comparison, |system| {
+            comparison.cells.find(servers, row, system).map_or_else(Vec::new, percentiles)
+        }),
+    })
+    .collect()
+}
+
+/// A cell's latencies at a fixed rate. What did not keep up has none: it would grow with the time that was measured.
+fn percentiles(cell: &Cell) -> Vec<(f64, f64)> {
+    if cell.kept_up() != Some(true) {
+        return Vec::new();
     }
-    for (number, row) in rows.iter().enumerate() {
-        let y = TOP + group * number as f64 + GAP / 2.0;
-        let middle = y + (group - GAP) / 2.0 + 4.0;
-        let _ = writeln!(svg, "<text x=\"{}\" y=\"{middle:.1}\" text-anchor=\"end\">{}</text>", LEFT - 8.0, row.name);
-        for (place, system) in systems.iter().enumerate() {
-            let cell = cells.iter().find(|cell| cell.row == row.name && cell.system == system.name());
-            let Some(per_second) = cell.map(Cell::per_second) else { continue };
-            let (y, long, color) = (y + BAR * place as f64, length(per_second), COLORS[place % COLORS.len()]);
-            let bar = BAR - 2.0;
-            let _ = writeln!(
-                svg,
-                "<rect x=\"{LEFT}\" y=\"{y:.1}\" width=\"{long:.1}\" height=\"{bar}\" fill=\"{color}\"/>"
-            );
-            let (x, text) = (LEFT + long + 4.0, output::count(per_second.round() as u64));
-            let _ = writeln!(svg, "<text x=\"{x:.1}\" y=\"{:.1}\" font-size=\"9\">{text}</text>", y + 9.0);
-        }
-    }
-    let _ = writeln!(svg, "<text x=\"{LEFT}\" y=\"{:.1}\">operations per second</text>\n</svg>", height - 3.0);
-    svg
+    let at = |which: usize| cell.latency_us(|part| part.percentiles.get(which).map_or(0.0, |percentile| percentile.us));
+    let percents = Part::PERCENTS.into_iter().enumerate().filter(|(_, percent)| *percent < 100.0);
+    percents.map(|(which, percent)| (nines(percent), at(which))).collect()
+}
+
+/// A line for each system that has points.
+fn lines(comparison: &Comparison, points: impl Fn(SystemArg) -> Vec<(f64, f64)>) -> Vec<Line> {
+    let all = comparison.systems.iter().enumerate();
+    let all = all.map(|(place, system)| Line { name: system.name(), place, points: points(*system) });
+    all.filter(|line| !line.points.is_empty()).collect()
+}
+
+/// How many nines: each step to the right is met a tenth as often.
+fn nines(percent: f64) -> f64 {
+    -(1.0 - percent / 100.0).log10()
+}
+
+/// The colour of a system, by its place among all.
+fn color(place: usize) -> RGBColor {
+    COLORS[place % COLORS.len()]
 }
