@@ -170,6 +170,11 @@ pub(crate) fn run(global: &GlobalArgs, args: &BenchArgs) -> CliResult {
         let text = format!("a recorded load needs values of at least {RECORDED_BYTES_MIN} bytes, so that they differ");
         return Err(CliError::usage(text).hint(format!("--value-size {RECORDED_BYTES_MIN} or more")));
     }
+    if args.rate.is_some_and(|rate| rate * args.seconds < 1.0) {
+        return Err(
+            CliError::usage("with this --rate nothing is due within --seconds").hint("a higher rate, or more time")
+        );
+    }
     if let Some(peer) = args.system.peer() {
         return connection::runtime()?.block_on(run_peer(global, args, peer));
     }
