@@ -19,7 +19,7 @@ pub(super) async fn group(servers: usize) -> Result<Group, CliError> {
         let path = |what: &str| group.directory().join(format!("{number}.{what}"));
         let cluster = format!("listen: \"127.0.0.1:{}\", routes: {routes:?}", for_servers[number]);
         let settings = format!(
-            "server_name: n{number}\nlisten: \"127.0.0.1:{}\"\njetstream {{ store_dir: \"{}\" }}\n\
+            "server_name: n{number}\nlisten: \"127.0.0.1:{}\"\njetstream {{ store_dir: \"{}\" }}\nmax_payload: 8MB\n\
              cluster {{ name: bench, {cluster} }}\n",
             for_clients[number],
             path("store").display(),

@@ -79,13 +79,20 @@ async fn leaders(system: &System, targets: &[Target]) -> Vec<usize> {
 }
 
 async fn all_rows(load: &Load<'_>, place: &Place<'_>, bar: &ProgressBar) -> Result<Vec<Option<Report>>, CliError> {
-    let mut reports = Vec::new();
+    let (mut reports, mut filled) = (Vec::new(), None);
     for row in load.rows {
         let targets = if row.mapped { place.mapped } else { place.tcp };
         bar.set_message(format!("{}: {}", place.system.name(), row.name));
         reports.push(match targets {
             [] => None,
-            targets => Some(star_bench::run(options(load, row, place, targets), |_| {}).await?),
+            targets => {
+                let mut options = options(load, row, place, targets);
+                options.fill = !row.is_filled(filled);
+                if options.fill {
+                    filled = Some(*row);
+                }
+                Some(star_bench::run(options, |_| {}).await?)
+            }
         });
         bar.inc(1);
     }

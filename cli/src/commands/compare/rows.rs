@@ -62,9 +62,27 @@ pub(super) const ROWS: [Row; 18] = [
 ];
 
 impl Row {
+    /// Whether all its keys have values of its length already, since they were written for that row; each load leaves them so.
+    pub(super) fn is_filled(&self, with: Option<Self>) -> bool {
+        with.is_some_and(|with| with.keys >= self.keys && with.value_bytes == self.value_bytes)
+    }
+
     /// Whether it differs from others of its kind by nothing but how many of its operations are writes.
     pub(super) fn is_of_write_shares(&self) -> bool {
         let like = |other: Row| Row { name: self.name, read_share: self.read_share, ..other };
         *self == like(SET_64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_written_anew_for_values_of_another_length_or_for_more_keys() {
+        let large = Row { value_bytes: MIB, keys: 16, ..SET };
+        let many = Row { keys: SET.keys + 1, ..SET };
+        assert!(!SET.is_filled(None) && !SET.is_filled(Some(large)) && !large.is_filled(Some(SET)));
+        assert!(GET_64.is_filled(Some(SET)) && SET.is_filled(Some(many)) && !many.is_filled(Some(SET)));
     }
 }
