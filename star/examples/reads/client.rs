@@ -1,15 +1,18 @@
 //! Reads through the public calls of a client, from the mapped store of a server that runs in this process.
 
-use std::{error::Error, path::Path};
+use std::{error::Error, path::Path, thread, time::Duration};
 
 use bytes::Bytes;
-use star::{BlockingClient, Options, ServerOptions, StarServer, Transport};
-use star_core::{Key, cluster::ServerInfo, config::Config, server::bind};
+use star::{BlockingClient, ClientError, Options, ServerOptions, StarServer, Transport};
+use star_core::{Clock, Key, cluster::ServerInfo, config::Config, server::bind};
 
 /// Objects of more bytes than this would not find room in the server's store.
 const BYTES_MAX: usize = 256 << 20;
 /// Bytes of objects in one request.
 const LOAD_BYTES: usize = 8 << 20;
+
+/// How long a server may take until it serves.
+const READY_WITHIN: Duration = Duration::from_secs(20);
 
 /// A client of a server that holds all objects.
 pub(crate) struct Client {
@@ -38,7 +41,7 @@ impl Client {
         config.store.huge_pages = huge_pages;
         config.control.directory = directory.join("control");
         let server = StarServer::start_on(listener, ServerOptions::from_config(&config, "a")?)?;
-        let client = BlockingClient::connect(&[addr], Options { transport: Transport::Shm, ..Options::default() })?;
+        let client = connect(&addr)?;
         let value = Bytes::copy_from_slice(value);
         for some in keys.chunks((LOAD_BYTES / value.len().max(1)).clamp(1, 1024)) {
             let objects: Vec<(&str, Bytes)> = some.iter().map(|key| (key.as_str(), value.clone())).collect();
@@ -59,5 +62,18 @@ impl Client {
     /// How many of the keys have an object.
     pub(crate) fn get_many(&self, keys: &[&str]) -> usize {
         self.client.get_many(keys).expect("the reads").iter().flatten().count()
+    }
+}
+
+/// A client that reads from the store of a server that was started just now.
+fn connect(addr: &str) -> Result<BlockingClient, ClientError> {
+    let deadline = Clock.now() + READY_WITHIN;
+    loop {
+        let options = Options { transport: Transport::Shm, ..Options::default() };
+        match BlockingClient::connect(&[addr.to_owned()], options) {
+            // There is no view yet.
+            Err(ClientError::NoMappedStore(_)) if Clock.now() < deadline => thread::sleep(Duration::from_millis(20)),
+            outcome => return outcome,
+        }
     }
 }
