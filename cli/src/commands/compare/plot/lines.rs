@@ -12,10 +12,8 @@ use super::{
 
 /// Width and height of a panel, in pixels.
 const SIZE: (u32, u32) = (520, 360);
-/// Pixels around what is drawn: on all sides, for what is written at the left, and at the right for the names of lines.
-const MARGIN: u32 = 10;
-const LEFT: u32 = 64;
-const RIGHT: u32 = 74;
+/// How much of the width is left free behind the last point, for the names of the lines.
+const NAMES: f64 = 0.3;
 
 /// Where the points of a panel lie from left to right.
 #[derive(Clone, Debug)]
@@ -60,7 +58,7 @@ impl Axis {
         let first = self.marks.first().map_or(0.0, |(at, _)| *at);
         let last = self.marks.last().map_or(1.0, |(at, _)| *at);
         let room = (last - first) / 20.0;
-        Scale::new(first - room..last + room, self.marks.iter().map(|(at, _)| *at))
+        Scale::new(first - room..last + (last - first) * NAMES, self.marks.iter().map(|(at, _)| *at))
     }
 }
 
@@ -94,10 +92,9 @@ impl Panel {
         let values = self.lines.iter().flat_map(|line| &line.points).map(|(_, value)| *value);
         let mut chart = ChartBuilder::on(area)
             .caption(&self.title, (FONT, 14))
-            .margin(MARGIN)
-            .margin_right(RIGHT)
+            .margin(10)
             .x_label_area_size(36)
-            .y_label_area_size(LEFT)
+            .y_label_area_size(64)
             .build_cartesian_2d(self.x.scale(), Scale::of_powers(values, 0.0))?;
         chart
             .configure_mesh()
@@ -118,7 +115,7 @@ impl Panel {
         }
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::Coordinate((SIZE.0 - MARGIN - LEFT - RIGHT) as i32, 0))
+            .position(SeriesLabelPosition::UpperRight)
             .background_style(WHITE)
             .label_font((FONT, 11))
             .draw()?;
