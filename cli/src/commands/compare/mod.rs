@@ -28,7 +28,7 @@ use crate::{
 
 const EXAMPLES: &str = "\
 Examples:
-  star compare                                     every system that is installed, 3 servers, about 10 minutes
+  star compare                                     every system that is installed, 3 servers, a quarter of an hour
   star compare --systems star,redis --rows SET     the rows that begin with SET
   star compare --servers 3,5 --out report          tables, all figures as JSON and plots in a directory
 Every system gets servers of its own, which run one system at a time; the rounds take the systems in turn, and the tables
