@@ -2,6 +2,9 @@
 
 mod support;
 
+use std::process::Stdio;
+
+use rustix::process::Signal;
 use support::Place;
 
 fn compare(place: &Place, more: &[&str]) -> support::Run {
@@ -59,6 +62,26 @@ fn numbers_of_servers_shares_of_writes_and_fixed_rates_are_drawn() {
         assert!(svg.contains(says) && svg.contains("<poly") | svg.contains("<rect"), "{plot}: {svg}");
     }
     assert!(report(&place, "by_servers.svg").contains("<polyline"), "a line");
+}
+
+#[test]
+fn what_was_measured_by_then_is_kept_when_it_is_interrupted() {
+    let place = Place::new(1);
+    let report = place.path().join("report/table.md");
+    let args = ["--seconds", "0.2", "--rounds", "99", "--servers", "1", "--systems", "star", "--rows", "SET, 1"];
+    let compare = support::star(place.path(), &[&["compare", "--out", "report"], &args[..]].concat())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    support::wait_until("figures of the first round", || report.exists());
+    support::signal(compare.id(), Signal::INT);
+    let run = support::Run::of(&compare.wait_with_output().expect("it ends")).expect(130);
+    assert!(run.stdout.contains("SET, 16 clients"), "{run:#?}");
+    let table = std::fs::read_to_string(&report).expect("a table");
+    assert!(table.contains("medians of what was measured until it was ended"), "{table}");
+    let left = place.left_behind();
+    assert!(left.iter().all(|path| path.starts_with(place.path().join("report"))), "{left:?}");
 }
 
 #[test]

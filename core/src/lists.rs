@@ -72,11 +72,6 @@ impl List {
 }
 
 impl Lists {
-    /// How many wait.
-    pub fn len(&self) -> usize {
-        self.open.len()
-    }
-
     /// Whether none waits.
     pub fn is_empty(&self) -> bool {
         self.open.is_empty()

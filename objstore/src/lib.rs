@@ -34,7 +34,7 @@ pub use error::OpenError;
 pub use inspect::{Damage, Found, Stat, StoreFile, Verified};
 pub use layout::{CLUSTER_BYTES_MAX, Options, STARS_MAX};
 pub use notices::Changes;
-pub use reader::{Answer, Candidate, Listing, Reader, Reason, Ref};
+pub use reader::{AHEAD, Answer, Candidate, Listing, Reader, Reason, Ref};
 pub use recover::Recovered;
 pub use rooms::{Claim, ROOM_BYTES_MIN, ROOM_LOCKS, Room, RoomError};
 pub use writer::{MappedStore, Pinned, Sealed};

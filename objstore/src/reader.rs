@@ -32,8 +32,8 @@ pub use list::Listing;
 use look::{Live, Surroundings, again};
 pub use reference::Ref;
 
-/// Keys whose memory is asked for at a time in a read of many: of 8, 16 and 32, what was fastest.
-const AHEAD: usize = 16;
+/// Keys whose memory is worth asking for at a time, before they are read: of 8, 16 and 32, what was fastest.
+pub const AHEAD: usize = 16;
 
 /// How much of a block a reader asks for at once, before it knows how long it is.
 const SMALL_READ_BYTES: usize = 128;
@@ -124,16 +124,26 @@ impl Reader {
     pub fn get_many(&self, keys: &[Key], mut each: impl FnMut(usize, Answer, &[u8])) {
         let mut buffer = Vec::new();
         for (group, first) in keys.chunks(AHEAD).zip((0..).step_by(AHEAD)) {
-            group.iter().for_each(|key| self.table.prefetch(&self.memory, key.hash()));
-            for key in group {
-                if let Some(slot) = self.table.guess(&self.memory, key.hash()) {
-                    self.memory.prefetch(slot.block_at(), SMALL_READ_BYTES);
-                }
-            }
+            self.ask_ahead(group.iter().map(Key::hash));
             for (key, at) in group.iter().zip(first..) {
                 let answer = self.get(key, &mut buffer);
                 each(at, answer, &buffer);
             }
+        }
+    }
+
+    /// Has the memory fetch what reads of these keys will look at, so that they wait for it together and not one after the
+    /// other: for up to [`AHEAD`] keys that are read next. Says nothing, and changes nothing.
+    #[inline]
+    pub fn prefetch(&self, keys: &[KeyRef<'_>]) {
+        self.ask_ahead(keys.iter().map(|key| key.hash()));
+    }
+
+    #[inline]
+    fn ask_ahead(&self, hashes: impl Iterator<Item = u64> + Clone) {
+        hashes.clone().for_each(|hash| self.table.prefetch(&self.memory, hash));
+        for slot in hashes.filter_map(|hash| self.table.guess(&self.memory, hash)) {
+            self.memory.prefetch(slot.block_at(), SMALL_READ_BYTES);
         }
     }
 

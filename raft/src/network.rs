@@ -53,7 +53,7 @@ impl Network {
     fn call<G: Group>(&self, to: Option<StoreId>, ask: Ask<G>) -> Bytes {
         let (mut call, mut envelope) = (Vec::new(), Vec::new());
         to_postcard(&MemberCall { plane: self.plane, to, ask }, &mut call);
-        to_postcard(&Envelope::Member(call.into()), &mut envelope);
+        to_postcard(&Envelope::Member(&call), &mut envelope);
         envelope.into()
     }
 

@@ -51,7 +51,7 @@ impl Answers for Service {
         let mut answer = Vec::new();
         match from_postcard(call) {
             Ok(Envelope::Client(call)) => to_postcard(&self.client(call).await, &mut answer),
-            Ok(Envelope::Member(call)) => to_postcard(&self.seat.answer(&call).await, &mut answer),
+            Ok(Envelope::Member(call)) => to_postcard(&self.seat.answer(call).await, &mut answer),
             Err(why) => {
                 let why = format!("this is no call to a replicated control plane: {why}");
                 to_postcard(&Reply::Answer(Answer::Refused(why)), &mut answer);

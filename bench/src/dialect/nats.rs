@@ -1,15 +1,18 @@
 //! The client protocol of NATS, and of its key-value buckets the part that reads and writes: a bucket is a stream, a key
 //! a subject, an object the subject's last message.
 
-use std::io::Write;
+use std::{
+    io::Write,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use bytes::{Buf, Bytes, BytesMut};
 use star_core::{Key, RequestId};
 
 use super::{Answer, Dialect, Outcome, line};
 
-/// Where answers go; the request's id follows.
-const INBOX: &str = "_INBOX.load.";
+/// Connections of this process, for the name of each one's inbox: whoever subscribes to another's is sent its answers too.
+static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Debug)]
 pub(super) struct Nats {
@@ -17,27 +20,33 @@ pub(super) struct Nats {
     write: String,
     /// What a read is asked of; the key follows.
     read: String,
+    /// Where answers go; the request's id follows.
+    inbox: String,
 }
 
 impl Nats {
     pub(super) fn new(bucket: &str) -> Self {
-        Self { write: format!("$KV.{bucket}."), read: format!("$JS.API.DIRECT.GET.KV_{bucket}.$KV.{bucket}.") }
+        Self {
+            write: format!("$KV.{bucket}."),
+            read: format!("$JS.API.DIRECT.GET.KV_{bucket}.$KV.{bucket}."),
+            inbox: format!("_INBOX.{}-{}.", std::process::id(), CONNECTIONS.fetch_add(1, Ordering::Relaxed)),
+        }
     }
 }
 
 impl Dialect for Nats {
     fn greeting(&self, out: &mut Vec<u8>) {
         let connect = r#"CONNECT {"verbose":false,"pedantic":false,"headers":true,"no_responders":true,"name":"load"}"#;
-        write!(out, "{connect}\r\nSUB {INBOX}* 1\r\n").expect("memory takes all");
+        write!(out, "{connect}\r\nSUB {}* 1\r\n", self.inbox).expect("memory takes all");
     }
 
     fn get(&mut self, id: u64, key: &Key, out: &mut Vec<u8>) {
-        write!(out, "PUB {}{} {INBOX}{id}r 0\r\n\r\n", self.read, key.as_str()).expect("memory takes all");
+        write!(out, "PUB {}{} {}{id}r 0\r\n\r\n", self.read, key.as_str(), self.inbox).expect("memory takes all");
     }
 
     fn set(&mut self, id: u64, key: &Key, value: &[u8], _: RequestId, out: &mut Vec<u8>) {
         let bytes = value.len();
-        write!(out, "PUB {}{} {INBOX}{id}w {bytes}\r\n", self.write, key.as_str()).expect("memory takes all");
+        write!(out, "PUB {}{} {}{id}w {bytes}\r\n", self.write, key.as_str(), self.inbox).expect("memory takes all");
         out.extend_from_slice(value);
         out.extend_from_slice(b"\r\n");
     }
@@ -62,7 +71,7 @@ impl Dialect for Nats {
                 _ => return Err(text.to_owned()),
             };
             let total = number(words[words.len() - 1])?;
-            let asked = words[1].strip_prefix(INBOX).ok_or("a message for nobody")?;
+            let asked = words[1].strip_prefix(&*self.inbox).ok_or("a message for somebody else")?;
             let (id, kind) = asked.split_at(asked.len().saturating_sub(1));
             let (id, is_read) = (number(id)? as u64, kind == "r");
             if buffer.len() < end + 2 + total + 2 || header > total {
@@ -116,14 +125,15 @@ mod tests {
     #[test]
     fn acknowledgements_and_values_come_in_any_order() {
         let (mut nats, mut out, mut buffer, mut answers) = (Nats::new("b"), Vec::new(), BytesMut::new(), Vec::new());
+        let inbox = nats.inbox.clone();
         let headers = "NATS/1.0\r\nNats-Sequence: 1\r\n\r\n";
         let missing = "NATS/1.0 404 Message Not Found\r\n\r\n";
         let (ack, refusal) = (r#"{"stream":"KV_b","seq":12}"#, r#"{"error":{"code":503}}"#);
         let bytes = [
-            format!("INFO {{}}\r\nPING\r\nMSG {INBOX}3w 1 {}\r\n{ack}\r\n", ack.len()),
-            format!("HMSG {INBOX}4r 1 {} {}\r\n{headers}v\r\nw\r\n", headers.len(), headers.len() + 4),
-            format!("HMSG {INBOX}5r 1 {0} {0}\r\n{missing}\r\n", missing.len()),
-            format!("MSG {INBOX}6w 1 {}\r\n{refusal}\r\n", refusal.len()),
+            format!("INFO {{}}\r\nPING\r\nMSG {inbox}3w 1 {}\r\n{ack}\r\n", ack.len()),
+            format!("HMSG {inbox}4r 1 {} {}\r\n{headers}v\r\nw\r\n", headers.len(), headers.len() + 4),
+            format!("HMSG {inbox}5r 1 {0} {0}\r\n{missing}\r\n", missing.len()),
+            format!("MSG {inbox}6w 1 {}\r\n{refusal}\r\n", refusal.len()),
         ]
         .concat();
         for byte in bytes.as_bytes() {
@@ -138,5 +148,15 @@ mod tests {
         assert_eq!(answers[1], (4, Outcome::Found(None), Bytes::from("v\r\nw")));
         assert_eq!(answers[2].1, Outcome::NotFound);
         assert_eq!(answers[3].1, Outcome::Refused { code: "503".to_owned(), unknown: true });
+    }
+
+    #[test]
+    fn each_connection_has_an_inbox_of_its_own() {
+        let (one, mut other) = (Nats::new("b"), Nats::new("b"));
+        let mut greeting = Vec::new();
+        one.greeting(&mut greeting);
+        assert!(greeting.ends_with(format!("SUB {}* 1\r\n", one.inbox).as_bytes()));
+        let mut answer = BytesMut::from(&*format!("MSG {}3w 1 0\r\n\r\n", one.inbox));
+        assert!(other.answer(&mut answer, &mut Vec::new()).is_err());
     }
 }

@@ -29,11 +29,11 @@ use crate::{
 
 /// The header of a `Control` frame that goes to a member of a replicated control plane.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Envelope {
+pub enum Envelope<'a> {
     /// A client's call; answered with a [`Reply`].
     Client(Call),
-    /// What members say to one another, in their own encoding.
-    Member(Bytes),
+    /// What members say to one another, in their own encoding. It may hold a megabyte, and is not copied to be looked at.
+    Member(&'a [u8]),
 }
 
 /// What a member answers to a client's call.

@@ -135,6 +135,11 @@ impl Machine {
         Outcome::Written(version)
     }
 
+    /// How many objects there are, and the bytes of all keys and values.
+    pub(crate) fn held(&self) -> (u64, u64) {
+        (self.objects.len() as u64, self.bytes)
+    }
+
     pub(crate) fn get(&self, key: &Key) -> Option<&Object> {
         self.objects.get(key)
     }

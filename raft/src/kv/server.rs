@@ -317,7 +317,7 @@ struct Members(Arc<Seat<Objects>>);
 impl door::Answers for Members {
     async fn handle(&self, call: &[u8]) -> Vec<u8> {
         let told = match from_postcard(call) {
-            Ok(Envelope::Member(call)) => self.0.answer(&call).await,
+            Ok(Envelope::Member(call)) => self.0.answer(call).await,
             Ok(Envelope::Client(_)) => Told::Refused("this is no control plane: it keeps objects".into()),
             Err(why) => Told::Refused(format!("this is no call of a server: {why}")),
         };

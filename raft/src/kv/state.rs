@@ -11,11 +11,11 @@ use openraft::{
     storage::RaftStateMachine,
 };
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Mutex as AsyncMutex, Notify};
+use tokio::sync::Notify;
 
 use super::machine::{Batch, Machine, Outcome};
 use crate::{
-    store::{Disk, Kept, decoded, encoded, keep, sent},
+    store::{Disk, Kept, Latest, decoded, encoded, keep, sent},
     types::{Entry, Group, LogId, Membership, Site, SnapshotMeta, StorageError, StoreId},
 };
 
@@ -46,7 +46,8 @@ struct Content {
     machine: Machine,
 }
 
-/// A snapshot is due after so many entries, or so many bytes of them: the log is in memory.
+/// A snapshot is due after so many entries, or so many bytes of them: the log is in memory. Where the machine holds more than
+/// that, after as many as it holds: a snapshot writes all of it down.
 const SNAPSHOT_ENTRIES: u64 = 10_000;
 const SNAPSHOT_BYTES: u64 = 64 << 20;
 
@@ -85,10 +86,11 @@ impl SharedMachine {
         self.snapshot_due.notified().await;
     }
 
-    fn grow(&self, entries: u64, bytes: u64) {
+    /// So much was applied, and the machine holds `held` objects and bytes of them.
+    fn grow(&self, (entries, bytes): (u64, u64), held: (u64, u64)) {
         let mut grown = self.grown.lock().unwrap_or_else(PoisonError::into_inner);
         *grown = (grown.0 + entries, grown.1 + bytes);
-        if grown.0 >= SNAPSHOT_ENTRIES || grown.1 >= SNAPSHOT_BYTES {
+        if grown.0 >= SNAPSHOT_ENTRIES.max(held.0) || grown.1 >= SNAPSHOT_BYTES.max(held.1) {
             *grown = (0, 0);
             self.snapshot_due.notify_one();
         }
@@ -99,7 +101,7 @@ impl SharedMachine {
 pub(crate) struct State {
     machine: SharedMachine,
     disk: Disk<Objects>,
-    latest: Arc<AsyncMutex<Option<Kept>>>,
+    latest: Latest,
 }
 
 impl State {
@@ -108,7 +110,7 @@ impl State {
         if let Some((_, content)) = &snapshot {
             *machine.content() = decoded(content)?;
         }
-        Ok(Self { machine, disk, latest: Arc::new(AsyncMutex::new(snapshot)) })
+        Ok(Self { machine, disk, latest: Latest::new(snapshot) })
     }
 }
 
@@ -117,7 +119,7 @@ pub(crate) struct Builder {
     content: Content,
     meta: SnapshotMeta,
     disk: Disk<Objects>,
-    latest: Arc<AsyncMutex<Option<Kept>>>,
+    latest: Latest,
 }
 
 impl RaftSnapshotBuilder<Objects> for Builder {
@@ -159,8 +161,9 @@ impl RaftStateMachine<Objects> for State {
             }
         };
         let outcomes = entries.into_iter().map(apply).collect();
+        let held = content.machine.held();
         drop(content);
-        self.machine.grow(grown, bytes);
+        self.machine.grow((grown, bytes), held);
         Ok(outcomes)
     }
 
@@ -171,7 +174,7 @@ impl RaftStateMachine<Objects> for State {
             last_membership: content.membership.clone(),
             snapshot_id: content.applied.map_or_else(|| "empty".to_owned(), |applied| applied.to_string()),
         };
-        Builder { content, meta, disk: self.disk.clone(), latest: Arc::clone(&self.latest) }
+        Builder { content, meta, disk: self.disk.clone(), latest: self.latest.clone() }
     }
 
     async fn begin_receiving_snapshot(&mut self) -> Result<Box<Cursor<Vec<u8>>>, StorageError> {
@@ -192,6 +195,6 @@ impl RaftStateMachine<Objects> for State {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Objects>>, StorageError> {
-        Ok(self.latest.lock().await.clone().map(sent))
+        Ok(self.latest.sent())
     }
 }

@@ -30,7 +30,7 @@ pub(crate) enum Change {
     /// Removes this entry and all before it: as soon as a snapshot that holds them is on disk.
     Purge(LogId),
     Vote(Vote),
-    /// Up to which entry it goes, and an encoded [`super::Kept`].
+    /// Up to which entry it goes, and an encoded [`super::Kept`]. Nothing if the one on disk goes further.
     Snapshot(Option<LogId>, Vec<u8>),
 }
 
@@ -174,10 +174,12 @@ fn apply(transaction: &WriteTransaction, purges: &mut Purges, change: &Change) -
         Change::Vote(vote) => {
             facts.insert("vote", &*encoded(vote)).map_err(text)?;
         }
-        Change::Snapshot(upto, snapshot) => {
+        // One that was taken here must not take the place of a later one, which came from the leader meanwhile.
+        Change::Snapshot(upto, snapshot) if *upto >= purges.covered => {
             facts.insert("snapshot", snapshot.as_slice()).map_err(text)?;
-            purges.covered = purges.covered.max(*upto);
+            purges.covered = *upto;
         }
+        Change::Snapshot(..) => {}
     }
     if let Some(upto) = purges.due() {
         log.retain_in(..=upto.index, |_, _| false).map_err(text)?;

@@ -28,7 +28,7 @@ pub(crate) use self::{
     disk::Disk,
     durable::Durable,
     log::{Log, LogStore},
-    state::{SharedReplica, StateStore, keep, sent},
+    state::{Latest, SharedReplica, StateStore, keep, sent},
 };
 use crate::{
     options::StartError,

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use openraft::{OptionalSend, RaftSnapshotBuilder, Snapshot, StorageIOError, storage::RaftStateMachine};
 use star_control::{CasOutcome, machine::Answer};
 use star_core::Clock;
-use tokio::sync::{Mutex as AsyncMutex, watch};
+use tokio::sync::watch;
 
 use super::{
     Kept, decoded,
@@ -58,7 +58,7 @@ impl SharedReplica {
 pub(crate) struct StateStore {
     replica: SharedReplica,
     disk: Disk,
-    latest: Arc<AsyncMutex<Option<Kept>>>,
+    latest: Latest,
 }
 
 impl StateStore {
@@ -67,7 +67,7 @@ impl StateStore {
         if let Some((_, content)) = &snapshot {
             replica.restore(decoded(content)?);
         }
-        Ok(Self { replica, disk, latest: Arc::new(AsyncMutex::new(snapshot)) })
+        Ok(Self { replica, disk, latest: Latest::new(snapshot) })
     }
 }
 
@@ -76,7 +76,7 @@ pub(crate) struct Builder {
     content: Content,
     meta: SnapshotMeta,
     disk: Disk,
-    latest: Arc<AsyncMutex<Option<Kept>>>,
+    latest: Latest,
 }
 
 impl RaftSnapshotBuilder<Types> for Builder {
@@ -118,7 +118,7 @@ impl RaftStateMachine<Types> for StateStore {
             last_membership: replica.membership().clone(),
             snapshot_id: applied.map_or_else(|| "empty".to_owned(), |applied| applied.to_string()),
         };
-        Builder { content: replica.content(), meta, disk: self.disk.clone(), latest: Arc::clone(&self.latest) }
+        Builder { content: replica.content(), meta, disk: self.disk.clone(), latest: self.latest.clone() }
     }
 
     async fn begin_receiving_snapshot(&mut self) -> Result<Box<Cursor<Vec<u8>>>, StorageError> {
@@ -140,25 +140,39 @@ impl RaftStateMachine<Types> for StateStore {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, StorageError> {
-        Ok(self.latest.lock().await.clone().map(sent))
+        Ok(self.latest.sent())
     }
 }
 
-/// Writes a snapshot down, unless a later one is there.
-pub(crate) async fn keep<G: Group>(
-    disk: &Disk<G>,
-    latest: &AsyncMutex<Option<Kept>>,
-    kept: Kept,
-) -> Result<(), StorageError> {
-    // Locked until it is on disk: one that was taken here must not overwrite a later one that comes from the leader.
-    let mut latest = latest.lock().await;
-    if latest.as_ref().is_some_and(|(meta, _)| meta.last_log_id > kept.0.last_log_id) {
-        return Ok(());
+/// The latest snapshot that is on disk.
+#[derive(Clone, Debug)]
+pub(crate) struct Latest(Arc<Mutex<Option<Kept>>>);
+
+impl Latest {
+    pub(crate) fn new(kept: Option<Kept>) -> Self {
+        Self(Arc::new(Mutex::new(kept)))
     }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Kept>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// In the library's words.
+    pub(crate) fn sent<G: Group>(&self) -> Option<Snapshot<G>> {
+        self.lock().clone().map(sent)
+    }
+}
+
+/// Writes a snapshot down, unless a later one is there. Whoever asks for the latest meanwhile has the one before, and does not wait
+/// for the disk: in its turn stand entries that are to be applied.
+pub(crate) async fn keep<G: Group>(disk: &Disk<G>, latest: &Latest, kept: Kept) -> Result<(), StorageError> {
     let failed = |error: std::io::Error| StorageIOError::write_snapshot(Some(kept.0.signature()), &error);
     disk.make(Change::Snapshot(kept.0.last_log_id, encoded(&kept))).await.map_err(failed)?;
     disk.durable().has(kept.0.last_log_id);
-    *latest = Some(kept);
+    let mut latest = latest.lock();
+    if latest.as_ref().is_none_or(|(meta, _)| meta.last_log_id <= kept.0.last_log_id) {
+        *latest = Some(kept);
+    }
     Ok(())
 }
 

@@ -3,7 +3,7 @@ use std::time::Duration;
 use openraft::{
     Entry, EntryPayload, LeaderId, LogId, Vote,
     entry::FromAppData,
-    storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt, RaftStateMachine},
+    storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt, RaftSnapshotBuilder as _, RaftStateMachine},
     testing::{StoreBuilder, Suite},
 };
 use tempfile::TempDir;
@@ -61,7 +61,7 @@ fn vote_log_and_snapshot_are_there_after_a_restart() {
         log.truncate(LogId::new(LeaderId::new(1, 7), 8)).await.expect("written");
         machine.apply((0..6).map(blank)).await.expect("applied");
         let mut builder = machine.get_snapshot_builder().await;
-        openraft::RaftSnapshotBuilder::build_snapshot(&mut builder).await.expect("a snapshot");
+        builder.build_snapshot().await.expect("a snapshot");
         log.purge(LogId::new(LeaderId::new(1, 7), 3)).await.expect("written");
     });
     drop((log, machine));
@@ -104,7 +104,7 @@ fn the_log_is_cut_on_disk_when_the_snapshot_is_there() {
         log.purge(LogId::new(LeaderId::new(1, 7), 7)).await.expect("handed on");
         machine.apply((0..8).map(blank)).await.expect("applied");
         let mut builder = machine.get_snapshot_builder().await;
-        openraft::RaftSnapshotBuilder::build_snapshot(&mut builder).await.expect("a snapshot");
+        builder.build_snapshot().await.expect("a snapshot");
     });
     drop((log, machine));
     close(opened);
@@ -112,6 +112,60 @@ fn the_log_is_cut_on_disk_when_the_snapshot_is_there() {
     let opened = open::<Types>(directory.path(), PLANE, 0, SlowDisk::default()).expect("a store");
     let state = block_on(opened.log.clone().get_log_state()).expect("read");
     assert_eq!((state.last_purged_log_id.map(|id| id.index), state.last_log_id.map(|id| id.index)), (Some(7), Some(9)));
+    close(opened);
+}
+
+/// One snapshot of the first `entries`, to be taken later.
+async fn builder(machine: &mut StateStore, entries: std::ops::Range<u64>) -> impl openraft::RaftSnapshotBuilder<Types> {
+    machine.apply(entries.map(blank)).await.expect("applied");
+    machine.get_snapshot_builder().await
+}
+
+fn upto(snapshot: Option<openraft::Snapshot<Types>>) -> Option<u64> {
+    snapshot.and_then(|snapshot| snapshot.meta.last_log_id).map(|id| id.index)
+}
+
+#[test]
+fn an_older_snapshot_does_not_take_the_place_of_a_later_one() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let opened = open::<Types>(directory.path(), PLANE, 0, SlowDisk::default()).expect("a store");
+    let mut machine = state(&opened);
+    block_on(async {
+        let mut older = builder(&mut machine, 0..6).await;
+        let mut later = builder(&mut machine, 6..8).await;
+        later.build_snapshot().await.expect("a snapshot");
+        older.build_snapshot().await.expect("a snapshot");
+        assert_eq!(upto(machine.get_current_snapshot().await.expect("read")), Some(7));
+    });
+    drop(machine);
+    close(opened);
+    let opened = open::<Types>(directory.path(), PLANE, 0, SlowDisk::default()).expect("a store");
+    let applied = block_on(state(&opened).applied_state()).expect("read").0;
+    assert_eq!(applied.map(|id| id.index), Some(7));
+    close(opened);
+}
+
+/// What stands in line behind the question are entries to be applied, and with them the leases of all servers.
+#[test]
+fn nobody_waits_for_a_snapshot_on_its_way_to_a_stuck_disk() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let slow = SlowDisk::default();
+    let opened = open::<Types>(directory.path(), PLANE, 0, slow.clone()).expect("a store");
+    let mut machine = state(&opened);
+    block_on(async {
+        builder(&mut machine, 0..6).await.build_snapshot().await.expect("a snapshot");
+        let mut next = builder(&mut machine, 6..8).await;
+        slow.set(Duration::from_secs(3));
+        let mut written = std::pin::pin!(next.build_snapshot());
+        tokio::select! {
+            biased;
+            _ = &mut written => panic!("somebody waited for the disk"),
+            found = machine.get_current_snapshot() => assert_eq!(upto(found.expect("read")), Some(5), "the one on disk"),
+        }
+        written.await.expect("a snapshot");
+        assert_eq!(upto(machine.get_current_snapshot().await.expect("read")), Some(7));
+    });
+    drop(machine);
     close(opened);
 }
 

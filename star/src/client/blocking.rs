@@ -99,7 +99,12 @@ impl BlockingClient {
 
     /// See [`StarClient::get_many`].
     pub fn get_many(&self, keys: &[&str]) -> Result<Vec<Option<Object>>, ClientError> {
-        self.runtime.block_on(self.client.get_many(keys))
+        let keys: Vec<KeyRef<'_>> = keys.iter().map(|key| KeyRef::new(key)).collect();
+        let read = self.client.inner.servers.read_many_mapped(&keys);
+        if read.left.is_empty() {
+            return Ok(read.found);
+        }
+        self.runtime.block_on(self.client.read_left(&keys, read))
     }
 
     /// See [`StarClient::contains`].

@@ -10,32 +10,35 @@ use star_core::{
 };
 use tokio::task::JoinSet;
 
-use super::{ClientError, Object, StarClient, mapped::MappedRead, names, object};
+use super::{ClientError, Object, StarClient, mapped::ManyRead, names, object};
 
 impl StarClient {
     /// Several keys at once; each by itself is linearizable, together they are no snapshot. A mapped store answers
     /// what it can, much faster than key by key; a server is asked for the rest, 1024 keys at a time.
     pub async fn get_many(&self, keys: &[&str]) -> Result<Vec<Option<Object>>, ClientError> {
-        // Hashed where the caller has them: a copy that was just made is not ready to be looked at.
-        let keys: Vec<Key> = keys.iter().map(|key| KeyRef::new(key).to_key()).collect();
-        let answers = self.inner.servers.read_many_mapped(&keys);
-        let is_left = |answer: &MappedRead<Object>| matches!(answer, MappedRead::AskServer);
-        let left: Vec<Key> =
-            keys.into_iter().zip(&answers).filter(|(_, answer)| is_left(answer)).map(|(key, _)| key).collect();
-        let mut of_server = Vec::with_capacity(left.len());
-        for keys in left.chunks(PARTS_MAX) {
-            let answer = self.call(RequestBody::GetMany { keys: keys.to_vec() }.into()).await?;
-            for part in parts(answer)? {
-                of_server.push(object(part)?);
+        let keys: Vec<KeyRef<'_>> = keys.iter().map(|key| KeyRef::new(key)).collect();
+        let read = self.inner.servers.read_many_mapped(&keys);
+        self.read_left(&keys, read).await
+    }
+
+    /// Asks a server for what a mapped store did not answer.
+    pub(super) async fn read_left(
+        &self,
+        keys: &[KeyRef<'_>],
+        read: ManyRead,
+    ) -> Result<Vec<Option<Object>>, ClientError> {
+        let ManyRead { mut found, left, .. } = read;
+        for places in left.chunks(PARTS_MAX) {
+            let asked = places.iter().map(|place| keys[*place].to_key()).collect();
+            let answered = parts(self.call(RequestBody::GetMany { keys: asked }.into()).await?)?;
+            if answered.len() != places.len() {
+                return Err(ClientError::unexpected("an answer of other parts than keys"));
+            }
+            for (place, part) in places.iter().zip(answered) {
+                found[*place] = object(part)?;
             }
         }
-        let mut of_server = of_server.into_iter();
-        let missing = || ClientError::unexpected("an answer of fewer parts than keys");
-        let whole = |answer| match answer {
-            MappedRead::Answer(object) => Ok(object),
-            MappedRead::AskServer => of_server.next().ok_or_else(missing),
-        };
-        answers.into_iter().map(whole).collect()
+        Ok(found)
     }
 
     /// Several writes at once (at most 1024); each by itself, not as a transaction. Returns their versions in order.

@@ -12,8 +12,8 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use star_core::{Clock, Key, KeyRef, Time, Version, store::Encoding};
-use star_objstore::{Answer, Reader, Reason, Ref};
+use star_core::{Clock, KeyRef, Time, Version, store::Encoding};
+use star_objstore::{AHEAD, Answer, Reader, Reason, Ref};
 
 use super::{Object, Value};
 
@@ -43,6 +43,30 @@ pub(super) enum MappedRead<T> {
     Answer(Option<T>),
     /// It cannot answer now: a server must.
     AskServer,
+}
+
+/// What came of reads of several keys from the mapped store.
+#[derive(Debug)]
+pub(super) struct ManyRead {
+    /// The object of each key.
+    pub(super) found: Vec<Option<Object>>,
+    /// The places of the keys of which it says nothing: a server must be asked.
+    pub(super) left: Vec<usize>,
+    /// Whether a server must be asked for a reason that is not the key's alone.
+    pub(super) lapsed: bool,
+}
+
+impl ManyRead {
+    fn push(&mut self, read: Result<MappedRead<Object>, Reason>) {
+        self.lapsed |= read.is_err();
+        match read {
+            Ok(MappedRead::Answer(object)) => self.found.push(object),
+            Ok(MappedRead::AskServer) | Err(_) => {
+                self.left.push(self.found.len());
+                self.found.push(None);
+            }
+        }
+    }
 }
 
 /// An object as it was read: in the mapped store, without a copy, or what a server sent.
@@ -110,15 +134,7 @@ impl Mapped {
     /// A copy of the key's object, if this store can answer at once; None says nothing.
     #[inline]
     pub(super) fn try_get(&self, key: KeyRef<'_>) -> Option<Object> {
-        self.held(|reader| {
-            let mut value = Value::new();
-            let ((), version, encoding) = reader.try_get(
-                key,
-                #[inline(always)]
-                |found| value.fill(found),
-            )?;
-            Some(Object { value, version, encoding })
-        })
+        self.held(|reader| try_copy(reader, key))
     }
 
     /// The same in place.
@@ -129,48 +145,28 @@ impl Mapped {
 
     /// A copy of the key's object, if this store can answer.
     pub(super) fn get(&self, key: KeyRef<'_>) -> Result<MappedRead<Object>, Reason> {
-        self.with(|reader| {
-            let mut value = Vec::new();
-            match reader.get(key, &mut value) {
-                Answer::Found { version, encoding } => {
-                    Ok(MappedRead::Answer(Some(Object { value: Bytes::from(value).into(), version, encoding })))
-                }
-                Answer::NotFound => Ok(MappedRead::Answer(None)),
-                Answer::Ask(Reason::Dirty | Reason::Contended) => Ok(MappedRead::AskServer),
-                Answer::Ask(reason) => Err(reason),
-            }
-        })
+        self.with(|reader| copy(reader, key))
     }
 
-    /// Copies of the keys' objects, as far as this store can answer, and whether it could not for a reason that is not
-    /// the key's alone. The copies are parts of one buffer.
-    pub(super) fn get_many(&self, keys: &[Key]) -> (Vec<MappedRead<Object>>, bool) {
-        let (mut found, mut values) = (Vec::with_capacity(keys.len()), Vec::new());
-        let read = self.with(|reader| {
-            reader.get_many(keys, |_, answer, value| {
-                values.extend_from_slice(value);
-                found.push((answer, values.len()));
-            });
-            Ok(())
-        });
-        if read.is_err() {
-            return (keys.iter().map(|_| MappedRead::AskServer).collect(), true);
-        }
-        let (values, mut lapsed, mut from) = (Bytes::from(values), false, 0);
-        let taken = found.into_iter().map(|(answer, end)| {
-            let value = values.slice(std::mem::replace(&mut from, end)..end);
-            match answer {
-                Answer::Found { version, encoding } => {
-                    MappedRead::Answer(Some(Object { value: value.into(), version, encoding }))
-                }
-                Answer::NotFound => MappedRead::Answer(None),
-                Answer::Ask(reason) => {
-                    lapsed |= !matches!(reason, Reason::Dirty | Reason::Contended);
-                    MappedRead::AskServer
+    /// Copies of the keys' objects, as far as this store can answer.
+    pub(super) fn get_many(&self, keys: &[KeyRef<'_>]) -> ManyRead {
+        let mut read = ManyRead { found: Vec::with_capacity(keys.len()), left: Vec::new(), lapsed: false };
+        let answered = self.with(|reader| {
+            for group in keys.chunks(AHEAD) {
+                reader.prefetch(group);
+                for key in group {
+                    match try_copy(reader, *key) {
+                        Some(object) => read.found.push(Some(object)),
+                        None => read.push(copy(reader, *key)),
+                    }
                 }
             }
+            Ok(())
         });
-        (taken.collect(), lapsed)
+        if let Err(reason) = answered {
+            keys.iter().for_each(|_| read.push(Err(reason)));
+        }
+        read
     }
 
     /// The key's object in place, if this store can answer; a copy if nothing more can be pinned.
@@ -257,6 +253,31 @@ impl Mapped {
             }
         }
         Err(why)
+    }
+}
+
+/// A copy of what a key's object is, if it is found at once.
+#[inline(always)]
+fn try_copy(reader: &Reader, key: KeyRef<'_>) -> Option<Object> {
+    let mut value = Value::new();
+    let ((), version, encoding) = reader.try_get(
+        key,
+        #[inline(always)]
+        |found| value.fill(found),
+    )?;
+    Some(Object { value, version, encoding })
+}
+
+/// The same with all that can be said of a key. `Err` with a reason that is not the key's alone.
+fn copy(reader: &Reader, key: KeyRef<'_>) -> Result<MappedRead<Object>, Reason> {
+    let mut value = Vec::new();
+    match reader.get(key, &mut value) {
+        Answer::Found { version, encoding } => {
+            Ok(MappedRead::Answer(Some(Object { value: Bytes::from(value).into(), version, encoding })))
+        }
+        Answer::NotFound => Ok(MappedRead::Answer(None)),
+        Answer::Ask(Reason::Dirty | Reason::Contended) => Ok(MappedRead::AskServer),
+        Answer::Ask(reason) => Err(reason),
     }
 }
 

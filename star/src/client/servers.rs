@@ -13,7 +13,7 @@ use parking_lot::RwLock;
 use serde::Deserialize;
 use star_control::ClusterState;
 use star_core::{
-    Clock, Key, KeyRef, Time,
+    Clock, KeyRef, Time,
     message::{Local, Request, RequestBody, Response, ResponseBody, Wire, frame::FrameKind},
     network::{NetworkError, TcpClient},
 };
@@ -21,7 +21,7 @@ use star_core::{
 use super::{
     ClientError, Object, Options, Transport,
     directory::{Directory, Server},
-    mapped::{Mapped, MappedRead, ObjectRef},
+    mapped::{ManyRead, Mapped, MappedRead, ObjectRef},
 };
 
 /// At least this long passes between two questions of a client who serves what.
@@ -228,12 +228,12 @@ impl Servers {
     }
 
     /// The same for many keys, in their order.
-    pub(super) fn read_many_mapped(&self, keys: &[Key]) -> Vec<MappedRead<Object>> {
-        let (answers, lapsed) = self.mapped.get_many(keys);
-        if lapsed {
+    pub(super) fn read_many_mapped(&self, keys: &[KeyRef<'_>]) -> ManyRead {
+        let read = self.mapped.get_many(keys);
+        if read.lapsed {
             self.look_for_another::<Object>();
         }
-        answers
+        read
     }
 
     /// The same without a copy.

@@ -21,17 +21,21 @@ pub(super) struct Cell {
 pub(super) struct Cells(Vec<Cell>);
 
 impl Cells {
-    /// Adds what one round said of a system, a report for each row that it has.
-    pub(super) fn add(&mut self, servers: u16, rows: &[Row], system: SystemArg, reports: Vec<Option<Report>>) {
-        for (row, report) in rows.iter().zip(reports) {
-            let Some(report) = report else { continue };
-            match self.0.iter_mut().find(|cell| cell.is_of(servers, row, system)) {
-                Some(cell) => cell.reports.push(report),
-                None => {
-                    self.0.push(Cell { row: row.name, system: system.name(), servers, reports: vec![report] });
-                }
-            }
+    /// Adds what one round said of a row and a system.
+    pub(super) fn add(&mut self, servers: u16, row: &Row, system: SystemArg, report: Report) {
+        match self.0.iter_mut().find(|cell| cell.is_of(servers, row, system)) {
+            Some(cell) => cell.reports.push(report),
+            None => self.0.push(Cell { row: row.name, system: system.name(), servers, reports: vec![report] }),
         }
+    }
+
+    /// Whether there is any figure of a system.
+    pub(super) fn has(&self, system: SystemArg) -> bool {
+        self.0.iter().any(|cell| cell.system == system.name())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     pub(super) fn find(&self, servers: u16, row: &Row, system: SystemArg) -> Option<&Cell> {

@@ -18,14 +18,14 @@ use crate::{
 /// Room for the largest load of all rows, with the versions before.
 const CAPACITY_BYTES: u64 = 512 << 20;
 
-/// All rows on one system, on servers that are started for them. Rows that the system has not are `None`.
+/// All rows on one system, on servers that are started for them; `measured` takes each report as soon as it is there.
 pub(super) async fn one_round(
     global: &GlobalArgs,
     seconds: f64,
     rows: &[Row],
     (system, servers): (SystemArg, u16),
-    bar: &ProgressBar,
-) -> Result<Vec<Option<Report>>, CliError> {
+    (bar, mut measured): (&ProgressBar, impl FnMut(&Row, Report)),
+) -> Result<(), CliError> {
     let load = Load { servers: usize::from(servers), seconds, rows };
     if let Some(peer) = system.peer() {
         let store_directory = settings::load(global)?.store.directory;
@@ -35,7 +35,7 @@ pub(super) async fn one_round(
         let (tcp, mapped) = (group.tcp_targets(), group.mapped_targets());
         let leaders = leaders(&group.system, &tcp).await;
         let place = Place { system: group.system.clone(), pids: group.pids(), tcp: &tcp, mapped: &mapped, leaders };
-        return all_rows(&load, &place, bar).await;
+        return all_rows(&load, &place, bar, measured).await;
     }
     let own = [("store.capacity_bytes".to_owned(), CAPACITY_BYTES.to_string())];
     let mut own = Processes::start(Plan::own_cluster(global, "compare", load.servers, &own)?)?;
@@ -44,7 +44,7 @@ pub(super) async fn one_round(
         let (tcp, mapped) = (targets(TransportArg::Tcp, &cluster)?, targets(TransportArg::Auto, &cluster)?);
         let leaders = cluster.leaders(&tcp);
         let place = Place { system: System::Star, pids: cluster.pids(), tcp: &tcp, mapped: &mapped, leaders };
-        all_rows(&load, &place, bar).await
+        all_rows(&load, &place, bar, &mut measured).await
     };
     let outcome = outcome.await;
     own.stop_after(outcome).await
@@ -78,25 +78,28 @@ async fn leaders(system: &System, targets: &[Target]) -> Vec<usize> {
     status::gather(&known, Duration::from_secs(1)).await.leaders(targets)
 }
 
-async fn all_rows(load: &Load<'_>, place: &Place<'_>, bar: &ProgressBar) -> Result<Vec<Option<Report>>, CliError> {
-    let (mut reports, mut filled) = (Vec::new(), None);
+async fn all_rows(
+    load: &Load<'_>,
+    place: &Place<'_>,
+    bar: &ProgressBar,
+    mut measured: impl FnMut(&Row, Report),
+) -> Result<(), CliError> {
+    let mut filled = None;
     for row in load.rows {
         let targets = if row.mapped { place.mapped } else { place.tcp };
         bar.set_message(format!("{}: {}", place.system.name(), row.name));
-        reports.push(match targets {
-            [] => None,
-            targets => {
-                let mut options = options(load, row, place, targets);
-                options.fill = !row.is_filled(filled);
-                if options.fill {
-                    filled = Some(*row);
-                }
-                Some(star_bench::run(options, |_| {}).await?)
+        // Without any the system has no such row.
+        if !targets.is_empty() {
+            let mut options = options(load, row, place, targets);
+            options.fill = !row.is_filled(filled);
+            if options.fill {
+                filled = Some(*row);
             }
-        });
+            measured(row, star_bench::run(options, |_| {}).await?);
+        }
         bar.inc(1);
     }
-    Ok(reports)
+    Ok(())
 }
 
 fn options(load: &Load<'_>, row: &Row, place: &Place<'_>, targets: &[Target]) -> Options {

@@ -7,7 +7,7 @@ mod report;
 mod rows;
 mod table;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -33,7 +33,7 @@ Examples:
   star compare --servers 3,5 --out report          tables, all figures as JSON and plots in a directory
 Every system gets servers of its own, which run one system at a time; the rounds take the systems in turn, and the tables
 show medians. Systems whose program is not installed are left out, and a note says so. Messages and bytes are of the whole
-machine, so nothing else should use its network meanwhile.";
+machine, so nothing else should use its network meanwhile. Ctrl-C ends it, and what was measured by then is shown.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -73,17 +73,23 @@ pub(crate) fn run(global: &GlobalArgs, args: &CompareArgs) -> CliResult {
         return Err(CliError::usage(format!("no row begins with {:?}", args.rows))
             .hint(format!("the rows are: {}", names.join("; "))));
     }
-    connection::runtime()?.block_on(async {
+    let mut comparison = planned(args, rows);
+    let outcome = connection::runtime()?.block_on(async {
         let mut signals = Signals::new()?;
         tokio::select! {
             () = signals.next() => Ok(Exit::Interrupted),
-            outcome = compare(global, args, rows) => outcome,
+            outcome = measure(global, args.out.as_deref(), &mut comparison) => outcome.map(|()| Exit::Done),
         }
-    })
+    });
+    comparison.is_finished = matches!(outcome, Ok(Exit::Done));
+    // What took so long is not thrown away because there is no more of it.
+    if comparison.is_finished || !comparison.cells.is_empty() {
+        show(global, args, &comparison)?;
+    }
+    outcome
 }
 
-async fn compare(global: &GlobalArgs, args: &CompareArgs, rows: Vec<Row>) -> CliResult {
-    let comparison = measure(global, args, rows).await?;
+fn show(global: &GlobalArgs, args: &CompareArgs, comparison: &Comparison) -> Result<(), CliError> {
     if global.json {
         output::json_line(&comparison.cells)?;
     } else {
@@ -93,35 +99,48 @@ async fn compare(global: &GlobalArgs, args: &CompareArgs, rows: Vec<Row>) -> Cli
         comparison.write(directory)?;
         output::note(format!("written to {}", directory.display()));
     }
-    Ok(Exit::Done)
+    Ok(())
 }
 
-/// All rounds. A system that is another's, and cannot be started or measured, is left out from then on.
-async fn measure(global: &GlobalArgs, args: &CompareArgs, rows: Vec<Row>) -> Result<Comparison, CliError> {
+/// What is to be measured; no figures yet.
+fn planned(args: &CompareArgs, rows: Vec<Row>) -> Comparison {
     let (mut systems, mut servers) = (args.systems.clone(), args.servers.clone());
     systems.dedup();
     servers.sort_unstable();
     servers.dedup();
-    let bar = progress((systems.len() * servers.len() * rows.len() * usize::from(args.rounds)) as u64);
-    let mut cells = Cells::default();
-    for _ in 0..args.rounds {
+    let (rounds, seconds) = (args.rounds, args.seconds);
+    Comparison { rows, systems, servers, rounds, seconds, cells: Cells::default(), is_finished: false }
+}
+
+/// All rounds. A system that is another's, and cannot be started or measured, is left out from then on. What is there is
+/// written to `out` after each system.
+async fn measure(global: &GlobalArgs, out: Option<&Path>, comparison: &mut Comparison) -> Result<(), CliError> {
+    let (rounds, servers, mut systems) = (comparison.rounds, comparison.servers.clone(), comparison.systems.clone());
+    let bar = progress((systems.len() * servers.len() * comparison.rows.len() * usize::from(rounds)) as u64);
+    for _ in 0..rounds {
         for count in &servers {
-            let mut missing = Vec::new();
-            for system in &systems {
-                match measure::one_round(global, args.seconds, &rows, (*system, *count), &bar).await {
-                    Ok(reports) => cells.add(*count, &rows, *system, reports),
+            for system in systems.clone() {
+                let Comparison { rows, seconds, cells, .. } = comparison;
+                let measured = |row: &Row, report| cells.add(*count, row, system, report);
+                match measure::one_round(global, *seconds, rows, (system, *count), (&bar, measured)).await {
+                    Ok(()) => {}
                     Err(error) if system.peer().is_some() => {
                         bar.suspend(|| output::note(format!("{} is left out: {}", system.name(), error.message())));
-                        missing.push(*system);
+                        systems.retain(|other| *other != system);
+                        if !comparison.cells.has(system) {
+                            comparison.systems.retain(|other| *other != system);
+                        }
                     }
                     Err(error) => return Err(error),
                 }
+                if let Some(out) = out {
+                    comparison.write(out)?;
+                }
             }
-            systems.retain(|system| !missing.contains(system));
         }
     }
     bar.finish_and_clear();
-    Ok(Comparison { rows, systems, servers, rounds: args.rounds, seconds: args.seconds, cells })
+    Ok(())
 }
 
 fn progress(steps: u64) -> ProgressBar {

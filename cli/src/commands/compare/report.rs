@@ -21,6 +21,8 @@ pub(super) struct Comparison {
     /// How long each row was measured in each round.
     pub(super) seconds: f64,
     pub(super) cells: Cells,
+    /// Whether all rounds were measured to their end.
+    pub(super) is_finished: bool,
 }
 
 /// What the tables show, and what it says above each.
@@ -66,12 +68,13 @@ impl Comparison {
         let systems: Vec<&str> = self.systems.iter().map(|system| system.name()).collect();
         let servers: Vec<String> = self.servers.iter().map(u16::to_string).collect();
         let mut text = format!(
-            "`star compare --systems {} --servers {} --rounds {} --seconds {}` on {}; medians.\n\n",
+            "`star compare --systems {} --servers {} --rounds {} --seconds {}` on {}; medians{}.\n\n",
             systems.join(","),
             servers.join(","),
             self.rounds,
             self.seconds,
-            machine()
+            machine(),
+            if self.is_finished { "" } else { " of what was measured until it was ended" },
         );
         text.push_str(&self.tables(|title, servers, figure| {
             format!(
