@@ -75,10 +75,16 @@ impl Block {
             return None;
         }
         let word = memory.load(at / WORD, Relaxed);
-        let shape = Shape { value_bytes: word as u32, key_bytes: (word >> 32) as u16 };
-        let block = Self { at, shape, encoding: (word >> 48) as u8 };
+        let block = Self::of_first_word(at, word);
         // What a block is rounded up by never leads out of the area, which begins and ends at a whole page.
-        (word >> 56 == 0 && block.value_at() + shape.value_bytes() <= geometry.area_end()).then_some(block)
+        (word >> 56 == 0 && block.value_at() + block.shape.value_bytes() <= geometry.area_end()).then_some(block)
+    }
+
+    /// The block at this offset of which this is the first word.
+    #[inline(always)]
+    pub(crate) fn of_first_word(at: usize, word: u64) -> Self {
+        let shape = Shape { value_bytes: word as u32, key_bytes: (word >> 32) as u16 };
+        Self { at, shape, encoding: (word >> 48) as u8 }
     }
 
     fn first_word(self) -> u64 {

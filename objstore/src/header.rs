@@ -265,7 +265,7 @@ impl Header<'_> {
 
     /// A reader's last step: whether what it was allowed at the first has held all the time. `in_time` says whether the
     /// clock is before a lease's end.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn confirm(self, permit: Permit, in_time: impl FnOnce(Time) -> bool) -> Result<(), Refusal> {
         fence(Acquire);
         if self.0.load_header(word::GENERATION, Relaxed) != permit.generation {

@@ -33,6 +33,7 @@ mod writer;
 pub use error::OpenError;
 pub use inspect::{Damage, Found, Stat, StoreFile, Verified};
 pub use layout::{CLUSTER_BYTES_MAX, Options, STARS_MAX};
+pub use memory::SHORT_BYTES;
 pub use notices::Changes;
 pub use reader::{AHEAD, Answer, Candidate, Listing, Reader, Reason, Ref};
 pub use recover::Recovered;

@@ -20,6 +20,9 @@ use crate::{
 #[cfg(target_arch = "x86_64")]
 mod pairs;
 
+/// Bytes of the longest value that is copied as if all were of this length.
+pub const SHORT_BYTES: usize = 112;
+
 /// A mapped file. Offsets are bytes from the start of the file; "at word" numbers are in words.
 #[derive(Debug)]
 pub(crate) struct Memory {
@@ -208,29 +211,39 @@ impl Memory {
         buffer.clear();
         let count = bytes.div_ceil(WORD);
         let Some(cells) = self.words().get(at_word..at_word.saturating_add(count)) else { return false };
-        if buffer.capacity() < bytes {
+        let room = bytes.max(SHORT_BYTES);
+        if buffer.capacity() < room {
             // Just as much: a caller can hand on a buffer that is full without allocating anew.
-            *buffer = Vec::with_capacity(bytes);
+            *buffer = Vec::with_capacity(room);
         }
-        // SAFETY: there is room for `bytes` bytes in the empty buffer.
-        unsafe { copy_words(cells, bytes, buffer.as_mut_ptr()) };
+        match self.short(at_word, bytes) {
+            // SAFETY: there is room for so many words in the empty buffer.
+            Some(cells) => unsafe { copy_short(cells, buffer.as_mut_ptr()) },
+            // SAFETY: there is room for `bytes` bytes in the empty buffer.
+            None => unsafe { copy_words(cells, bytes, buffer.as_mut_ptr()) },
+        }
         // SAFETY: all of these bytes were written.
         unsafe { buffer.set_len(bytes) };
         true
     }
 
-    /// The same to where `target` begins, in whole pairs of words: so that whoever moves them on by pairs need not wait until
-    /// they have reached memory. False also where `target` has no room for that.
+    /// Copies bytes of which there are few to where `target` begins, and makes all of `target` something. False, and nothing
+    /// done, where there are more than it has room for, or past the end.
     #[inline(always)]
-    pub(crate) fn copy_to(&self, at_word: usize, bytes: usize, target: &mut [u8]) -> bool {
-        let count = bytes.div_ceil(2 * WORD) * 2;
-        if target.len() < count * WORD {
-            return false;
-        }
-        let Some(cells) = self.words().get(at_word..at_word.saturating_add(count)) else { return false };
+    pub(crate) fn copy_short(&self, at_word: usize, bytes: usize, target: &mut [u8; SHORT_BYTES]) -> bool {
+        let Some(cells) = self.short(at_word, bytes) else { return false };
         // SAFETY: there is room for so many words.
-        unsafe { copy_words(cells, count * WORD, target.as_mut_ptr()) };
+        unsafe { copy_short(cells, target.as_mut_ptr()) };
         true
+    }
+
+    /// The words from this one on that [`copy_short`] takes, if that many bytes are short.
+    #[inline(always)]
+    fn short(&self, at_word: usize, bytes: usize) -> Option<&[AtomicU64; SHORT_BYTES / WORD]> {
+        if bytes > SHORT_BYTES {
+            return None;
+        }
+        self.words().get(at_word..)?.first_chunk()
     }
 
     /// The bytes in place.
@@ -268,6 +281,22 @@ impl Memory {
         let offset = bytes.as_ptr().addr().checked_sub(self.map.address().addr())?;
         (offset.checked_add(bytes.len())? <= self.map.bytes()).then_some(offset)
     }
+}
+
+/// Copies these words, however many of their bytes are wanted: so neither a branch nor the place of a store depends on a length
+/// that the processor may still be waiting for. It goes on with the next read meanwhile; behind a store of which it does not
+/// know where it goes it would not, as measured.
+///
+/// # Safety
+/// There is room for so many words at `target`, which need not be aligned, and nobody else uses it.
+#[inline(always)]
+unsafe fn copy_short(cells: &[AtomicU64; SHORT_BYTES / WORD], target: *mut u8) {
+    // SAFETY: as here; words are bytes that may be loaded.
+    #[cfg(target_arch = "x86_64")]
+    return unsafe { pairs::copy_all::<{ SHORT_BYTES / pairs::BYTES }>(cells.as_ptr().cast(), target) };
+    #[cfg(not(target_arch = "x86_64"))]
+    // SAFETY: as here.
+    return unsafe { copy_words(cells, SHORT_BYTES, target) };
 }
 
 /// Copies the first `bytes` bytes of what the words hold; no word is left over.
@@ -370,8 +399,22 @@ mod tests {
             let mut buffer = Vec::new();
             assert!(memory.copy(1, bytes, &mut buffer) || bytes > 192);
             assert_eq!(buffer, data[8..].iter().copied().chain([0; 8]).take(bytes).collect::<Vec<u8>>(), "{bytes}");
-            assert_eq!(buffer.capacity(), bytes);
+            assert_eq!(buffer.capacity(), bytes.max(SHORT_BYTES));
+            let mut short = [1; SHORT_BYTES];
+            let wanted = if bytes <= SHORT_BYTES { &data[8..8 + SHORT_BYTES] } else { &[1; SHORT_BYTES] };
+            assert_eq!(memory.copy_short(1, bytes, &mut short), bytes <= SHORT_BYTES);
+            assert_eq!(short, wanted, "{bytes}");
         }
+    }
+
+    #[test]
+    fn what_is_short_is_copied_up_to_the_end_of_the_file() {
+        let memory = memory();
+        memory.write(4096 - 24, &[3; 24]);
+        let mut buffer = Vec::new();
+        assert!(memory.copy(509, 20, &mut buffer));
+        assert_eq!(buffer, [3; 20]);
+        assert!(!memory.copy_short(509, 20, &mut [0; SHORT_BYTES]), "there is not enough behind it");
     }
 
     #[test]

@@ -2,11 +2,8 @@
 
 use std::{
     fs::{self, File},
-    mem,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    ptr::NonNull,
-    sync::atomic::AtomicU64,
 };
 
 use star_core::{Incarnation, Key, KeyRef, Version, store::Encoding};
@@ -150,7 +147,7 @@ impl Reader {
     /// The latest object of a key, in place: nothing is copied, whatever its size. As linearizable as [`Self::get`].
     #[inline]
     pub fn get_ref<'k>(&self, key: impl Into<KeyRef<'k>>) -> Result<Option<Ref>, Reason> {
-        Ok(self.pin(key.into(), &mut Live(&self.clock))?.map(|found| Ref::new(self, found)))
+        self.in_place(key.into(), &mut Live(&self.clock))
     }
 
     /// The latest object of a key as what `take` makes of it, if it is found at once; as linearizable as [`Self::get`]. None
@@ -177,7 +174,7 @@ impl Reader {
     /// The latest object of a key in place, if it is found at once; None says nothing: [`Self::get_ref`] does.
     #[inline(always)]
     pub fn try_get_ref<'k>(&self, key: impl Into<KeyRef<'k>>) -> Option<Ref> {
-        self.pin_at_once(key.into(), &mut Live(&self.clock)).map(|found| Ref::new(self, found))
+        self.pin_at_once(key.into(), &mut Live(&self.clock))
     }
 
     /// Whether a key has an object, or why the server must be asked; as linearizable as [`Self::get`].
@@ -244,84 +241,53 @@ impl Reader {
     }
 
     #[inline(always)]
-    pub(crate) fn pin<S: Surroundings>(
+    pub(crate) fn in_place<S: Surroundings>(
         &self,
         key: KeyRef<'_>,
         surroundings: &mut S,
-    ) -> Result<Option<Pinned<'_>>, Reason> {
+    ) -> Result<Option<Ref>, Reason> {
         match self.pin_at_once(key, surroundings) {
-            Some(pinned) => Ok(Some(pinned)),
+            Some(found) => Ok(Some(found)),
             None => self.pin_again(key, surroundings),
         }
     }
 
     #[inline(always)]
-    fn pin_at_once<S: Surroundings>(&self, key: KeyRef<'_>, surroundings: &mut S) -> Option<Pinned<'_>> {
+    fn pin_at_once<S: Surroundings>(&self, key: KeyRef<'_>, surroundings: &mut S) -> Option<Ref> {
         let holder = self.holder.as_ref()?;
-        // No guard yet: it would have to lie in memory, for whatever might drop it.
+        // Until it is certain there is no guard: it would have to lie in memory, for whatever might drop it.
         let seen = self.glance::<_, _, HEAD_READ_BYTES>(
             key,
             surroundings,
             #[inline(always)]
             |found| {
-                let (value, what) = (found.place(), found.what()?);
-                Some((holder.pin_at_once(found.block.at)?, value, what))
+                found.what()?;
+                Some((holder.pin_at_once(found.block.at)?, found.block.at))
             },
         );
-        match seen {
-            Ok((pin, value, what)) => Some(Pinned { holder, pin, value, what }),
-            Err(unsure) => {
-                if let Some((pin, ..)) = unsure {
-                    holder.unpin(pin);
-                }
-                None
-            }
+        if let Err(Some((pin, _))) = seen {
+            holder.unpin(pin);
         }
+        let (pin, at) = seen.ok()?;
+        Some(Ref::new(&self.memory, holder.word(pin), at))
     }
 
     #[cold]
     #[inline(never)]
-    fn pin_again<S: Surroundings>(&self, key: KeyRef<'_>, surroundings: &mut S) -> Result<Option<Pinned<'_>>, Reason> {
+    fn pin_again<S: Surroundings>(&self, key: KeyRef<'_>, surroundings: &mut S) -> Result<Option<Ref>, Reason> {
         let Some(holder) = &self.holder else { return Err(Reason::NoPin) };
         again(|| {
             let mut pinned = None;
             let found = self.look(key, surroundings, |found| {
-                let (value, what) = (found.place(), found.what()?);
+                found.what()?;
                 let Some(pin) = holder.pin(found.block.at) else { return Some(Err(Reason::NoPin)) };
-                pinned = Some(Pinned { holder, pin, value, what });
+                pinned = Some(Ref::new(&self.memory, holder.word(pin), found.block.at));
                 Some(Ok(()))
             })?;
             // What was pinned in a look that came to nothing ends here.
             Some(found.map(|found| pinned.filter(|_| found)))
         })
         .unwrap_or(Err(Reason::Contended))
-    }
-}
-
-/// A block that is pinned for as long as this lives.
-#[derive(Debug)]
-pub(crate) struct Pinned<'a> {
-    holder: &'a Holder,
-    /// The pin's word in the pin table.
-    pin: usize,
-    /// Where the value begins in the file, and its bytes.
-    value: (usize, usize),
-    what: (Version, Encoding),
-}
-
-impl Pinned<'_> {
-    /// Leaves the pin standing, until a zero is stored in its word.
-    #[inline]
-    fn keep(self) -> NonNull<AtomicU64> {
-        let word = self.holder.word(self.pin);
-        mem::forget(self);
-        word
-    }
-}
-
-impl Drop for Pinned<'_> {
-    fn drop(&mut self) {
-        self.holder.unpin(self.pin);
     }
 }
 

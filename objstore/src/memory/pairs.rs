@@ -12,6 +12,7 @@ use std::{
             _mm_storeu_si128,
         },
     },
+    array,
     sync::atomic::AtomicU64,
 };
 
@@ -56,6 +57,19 @@ pub(super) unsafe fn copy(from: *const u8, bytes: usize, to: *mut u8) {
             // The last bytes, some of them once more.
             _mm_storeu_si128(to.add(bytes - BYTES).cast(), load(from.add(bytes - BYTES)));
         }
+    }
+}
+
+/// Copies so many pairs, with no branch.
+///
+/// # Safety
+/// So many may be loaded as for [`load`], and `to` has room for them that nobody else uses.
+#[inline(always)]
+pub(super) unsafe fn copy_all<const PAIRS: usize>(from: *const u8, to: *mut u8) {
+    // SAFETY: each of them is one of those.
+    unsafe {
+        let pairs: [__m128i; PAIRS] = array::from_fn(|i| load(from.add(i * BYTES)));
+        pairs.into_iter().enumerate().for_each(|(i, pair)| _mm_storeu_si128(to.add(i * BYTES).cast(), pair));
     }
 }
 

@@ -2,7 +2,11 @@
 
 use star_core::{Version, store::Encoding};
 
-use crate::{block::Block, layout::WORD, memory::Memory};
+use crate::{
+    block::Block,
+    layout::WORD,
+    memory::{Memory, SHORT_BYTES},
+};
 
 /// A value that was found and may change while it is looked at: what is seen of it counts only once its reader has said so.
 #[derive(Clone, Copy, Debug)]
@@ -18,12 +22,12 @@ impl Candidate<'_> {
         self.block.shape.value_bytes()
     }
 
-    /// Copies it to where `target` begins. Bytes behind it may be changed as well, up to a multiple of 16. False, and nothing
-    /// done, where `target` is shorter than that.
+    /// Copies it to where `target` begins; what stands behind it then is of no meaning. False, and nothing done, where it is
+    /// longer than that (and, seldom, where it is not: at the end of the file).
     #[inline(always)]
-    pub fn copy_to(self, target: &mut [u8]) -> bool {
+    pub fn copy_short(self, target: &mut [u8; SHORT_BYTES]) -> bool {
         // Where the value begins was in the block's first line; the others were asked for together with it.
-        self.memory.copy_to(self.block.value_at() / WORD, self.bytes(), target)
+        self.memory.copy_short(self.block.value_at() / WORD, self.bytes(), target)
     }
 
     /// Makes it what `buffer` holds; false, and nothing in it, for what no whole object is.
@@ -36,11 +40,5 @@ impl Candidate<'_> {
     #[inline(always)]
     pub(super) fn what(self) -> Option<(Version, Encoding)> {
         Some((self.block.version(self.memory), self.block.encoding()?))
-    }
-
-    /// Where it begins in the file, and its length in bytes.
-    #[inline(always)]
-    pub(super) fn place(self) -> (usize, usize) {
-        (self.block.value_at(), self.bytes())
     }
 }

@@ -5,6 +5,7 @@ use std::{
     fmt, mem,
     ops::Deref,
     ptr::NonNull,
+    slice,
     sync::{
         Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering::Release},
@@ -13,22 +14,28 @@ use std::{
 
 use star_core::{Version, store::Encoding};
 
-use super::{Pinned, Reader};
-use crate::{memory::Memory, pins::Holder};
+use super::Reader;
+use crate::{block::Block, memory::Memory, pins::Holder};
 
 /// An object in the mapped file, pinned: its bytes stay where and as they are until this is dropped, also after the
 /// object was replaced or removed, and after its reader was dropped. They are aligned to 8 bytes, from 4 KiB on to 64.
 ///
 /// What is pinned takes room of the store that it cannot use again. Neither a `Ref` nor its reader may be used in a
 /// process that was forked from the one that made them.
+///
+/// It is two addresses, which is what a caller is handed in registers. Had it to lie in memory on its way, the end of the pin
+/// would be a store of which the processor does not know where it goes until the object is there; and until then it would
+/// not begin the next read.
 pub struct Ref {
-    value: NonNull<[u8]>,
-    version: Version,
-    encoding: Encoding,
+    /// Where the block begins.
+    block: NonNull<Head>,
     /// The word of the pin table, which is also what keeps both mappings where they are: see [`leave`]. A count that
     /// threads share would cost as much as the rest of a read.
     pin: NonNull<AtomicU64>,
 }
+
+/// A block's first two words: lengths and encoding, and the version.
+type Head = [u64; 2];
 
 // SAFETY: both addresses belong to the whole process and are good until this is dropped, on whatever thread.
 unsafe impl Send for Ref {}
@@ -36,20 +43,35 @@ unsafe impl Send for Ref {}
 unsafe impl Sync for Ref {}
 
 impl Ref {
-    #[inline]
-    pub(super) fn new(reader: &Reader, pinned: Pinned<'_>) -> Self {
-        let ((at, bytes), (version, encoding)) = (pinned.value, pinned.what);
-        Self { value: reader.memory.address_of(at, bytes), version, encoding, pin: pinned.keep() }
+    /// Of the block that begins here, which is pinned with this word of the pin table. It counts only if the look in which it
+    /// was found does; dropped, it ends the pin.
+    #[inline(always)]
+    pub(super) fn new(memory: &Memory, pin: NonNull<AtomicU64>, at: usize) -> Self {
+        Self { block: memory.address_of(at, size_of::<Head>()).cast(), pin }
     }
 
     /// The object's version.
     pub fn version(&self) -> Version {
-        self.version
+        Version(self.head()[1])
     }
 
     /// How the bytes came in.
     pub fn encoding(&self) -> Encoding {
-        self.encoding
+        self.block().encoding().expect("a number that was known when the object was found")
+    }
+
+    /// The block as it lies in itself.
+    #[inline]
+    fn block(&self) -> Block {
+        Block::of_first_word(0, self.head()[0])
+    }
+
+    #[inline]
+    fn head(&self) -> &Head {
+        // SAFETY: the writer of the file stores to a block only before its publishing and after no pin names it. This
+        // pin was found standing while the block was published, and stands until `self`, which the head borrows, is
+        // dropped. Until then the mapping is there as well: whoever drops the reader leaves it while a pin stands.
+        unsafe { self.block.as_ref() }
     }
 }
 
@@ -58,10 +80,11 @@ impl Deref for Ref {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        // SAFETY: the writer of the file stores to a block only before its publishing and after no pin names it. This
-        // pin was found standing while the block was published, and stands until `self`, which the slice borrows, is
-        // dropped. Until then the mapping is there as well: whoever drops the reader leaves it while a pin stands.
-        unsafe { self.value.as_ref() }
+        let block = self.block();
+        // SAFETY: as for the head; all of the block was found to lie in the area, or it would not have been pinned.
+        unsafe {
+            slice::from_raw_parts(self.block.cast::<u8>().add(block.value_at()).as_ptr(), block.shape.value_bytes())
+        }
     }
 }
 
@@ -82,7 +105,7 @@ impl Drop for Ref {
 
 impl fmt::Debug for Ref {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ref").field("version", &self.version).field("bytes", &self.value.len()).finish_non_exhaustive()
+        f.debug_struct("Ref").field("version", &self.version()).field("bytes", &self.len()).finish_non_exhaustive()
     }
 }
 

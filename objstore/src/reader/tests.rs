@@ -122,13 +122,8 @@ impl Scene {
         // The first pin of a reader is not for the first look.
         let _ = reader.get_ref(&Key::new(KEY));
         let mut scripted = Scripted { scene: self, script, seen: Vec::new() };
-        let pinned = reader.pin(KeyRef::new(KEY), &mut scripted)?;
-        Ok(pinned.map(|pinned| {
-            let (at, bytes) = pinned.value;
-            let mut copy = Vec::new();
-            assert!(reader.memory.copy(at / WORD, bytes, &mut copy));
-            copy
-        }))
+        let found = reader.in_place(KeyRef::new(KEY), &mut scripted)?;
+        Ok(found.map(|found| found.to_vec()))
     }
 
     fn reader(&self) -> Arc<Reader> {

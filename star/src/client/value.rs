@@ -1,12 +1,9 @@
 //! An object's bytes, as a client gives them.
 
-use std::{fmt, ops::Deref};
+use std::{fmt, num::NonZero, ops::Deref};
 
 use bytes::Bytes;
-use star_objstore::Candidate;
-
-/// The longest value that lies in a [`Value`] itself.
-const INLINE_BYTES: usize = 112;
+use star_objstore::{Candidate, SHORT_BYTES};
 
 /// An object's bytes: up to 112 of them lie in it, without an allocation.
 #[derive(Clone)]
@@ -14,30 +11,44 @@ pub struct Value(Repr);
 
 #[derive(Clone)]
 enum Repr {
-    Inline { bytes: Inline, len: u8 },
+    Inline(Inline),
     Shared(Bytes),
 }
 
-/// Where words begin, so that what was copied word by word can be moved so as well.
+/// What was copied by pairs of words is moved by the same pairs: whoever loaded parts of two would have to wait until both have
+/// reached memory. So the bytes come first, where a pair may begin, and nothing is in front of them, not even the mark that says
+/// that these are no [`Repr::Shared`]: that is a length of zero.
 #[derive(Clone)]
-#[repr(align(8))]
-struct Inline([u8; INLINE_BYTES]);
+#[repr(C, align(16))]
+struct Inline {
+    bytes: [u8; SHORT_BYTES],
+    /// How many of the bytes are the value, and one.
+    len: NonZero<u8>,
+}
+
+impl Inline {
+    #[inline]
+    fn as_slice(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len.get() - 1)]
+    }
+}
 
 impl Value {
     /// No bytes.
     #[inline]
     pub(super) const fn new() -> Self {
-        Self(Repr::Inline { bytes: Inline([0; INLINE_BYTES]), len: 0 })
+        Self(Repr::Inline(Inline { bytes: [0; SHORT_BYTES], len: NonZero::<u8>::MIN }))
     }
 
     /// Makes it a copy of what was found.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "part of the one short function that a read is")]
     pub(super) fn fill(&mut self, found: Candidate<'_>) -> Option<()> {
-        if let Repr::Inline { bytes, len } = &mut self.0
-            && found.bytes() <= INLINE_BYTES
+        if let Repr::Inline(Inline { bytes, len }) = &mut self.0
+            && found.bytes() <= SHORT_BYTES
         {
-            *len = found.bytes() as u8;
-            return found.copy_to(&mut bytes.0).then_some(());
+            *len = NonZero::<u8>::MIN.saturating_add(found.bytes() as u8);
+            return found.copy_short(bytes).then_some(());
         }
         let mut buffer = Vec::new();
         found.copy_into(&mut buffer).then(|| self.0 = Repr::Shared(buffer.into()))
@@ -50,7 +61,7 @@ impl Deref for Value {
     #[inline]
     fn deref(&self) -> &[u8] {
         match &self.0 {
-            Repr::Inline { bytes, len } => &bytes.0[..usize::from(*len)],
+            Repr::Inline(inline) => inline.as_slice(),
             Repr::Shared(bytes) => bytes,
         }
     }
@@ -71,7 +82,7 @@ impl From<Bytes> for Value {
 impl From<Value> for Bytes {
     fn from(value: Value) -> Self {
         match value.0 {
-            Repr::Inline { bytes, len } => Self::copy_from_slice(&bytes.0[..usize::from(len)]),
+            Repr::Inline(inline) => Self::copy_from_slice(inline.as_slice()),
             Repr::Shared(bytes) => bytes,
         }
     }
