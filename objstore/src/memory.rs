@@ -213,7 +213,7 @@ impl Memory {
         let Some(cells) = self.words().get(at_word..at_word.saturating_add(count)) else { return false };
         let room = bytes.max(SHORT_BYTES);
         if buffer.capacity() < room {
-            // Just as much: a caller can hand on a buffer that is full without allocating anew.
+            // No more: a caller can hand on a buffer that is full without allocating anew.
             *buffer = Vec::with_capacity(room);
         }
         match self.short(at_word, bytes) {

@@ -26,7 +26,7 @@ impl Candidate<'_> {
     /// longer than that (and, seldom, where it is not: at the end of the file).
     #[inline(always)]
     pub fn copy_short(self, target: &mut [u8; SHORT_BYTES]) -> bool {
-        // Where the value begins was in the block's first line; the others were asked for together with it.
+        // Where the value begins was in the block's first line; most of the others were asked for together with it.
         self.memory.copy_short(self.block.value_at() / WORD, self.bytes(), target)
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use star_core::{Time, config::GroupAccess, store::Store};
 
 use super::{look::Step, *};
-use crate::{MappedStore, Options, layout::WORD};
+use crate::{MappedStore, Options};
 
 const KEY: &str = "a-key";
 const LEASE: Time = Time(1000);

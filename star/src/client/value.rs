@@ -5,7 +5,7 @@ use std::{fmt, num::NonZero, ops::Deref};
 use bytes::Bytes;
 use star_objstore::{Candidate, SHORT_BYTES};
 
-/// An object's bytes: up to 112 of them lie in it, without an allocation.
+/// An object's bytes: up to 112 of them lie in it, as a rule, without an allocation.
 #[derive(Clone)]
 pub struct Value(Repr);
 
@@ -25,6 +25,8 @@ struct Inline {
     /// How many of the bytes are the value, and one.
     len: NonZero<u8>,
 }
+
+const _: () = assert!(size_of::<Value>() == SHORT_BYTES + align_of::<Inline>(), "no mark beside the length");
 
 impl Inline {
     #[inline]
