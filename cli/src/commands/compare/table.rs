@@ -89,7 +89,7 @@ mod tests {
     fn cells_hold_medians_and_what_was_not_measured_a_dash() {
         let mut cells = Cells::default();
         for ops_per_s in [9000.0, 1000.0, 2000.4] {
-            cells.add(3, &ROWS[..1], SystemArg::Star, vec![Some(report(ops_per_s))]);
+            cells.add(3, &ROWS[0], SystemArg::Star, report(ops_per_s));
         }
         let last = |servers, figure| {
             let text = markdown(servers, &ROWS[..1], &[SystemArg::Star, SystemArg::Redis], &cells, figure);
