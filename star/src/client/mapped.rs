@@ -258,6 +258,7 @@ impl Mapped {
 
 /// A copy of what a key's object is, if it is found at once.
 #[inline(always)]
+#[allow(clippy::inline_always, reason = "part of the one short function that a read is")]
 fn try_copy(reader: &Reader, key: KeyRef<'_>) -> Option<Object> {
     let mut value = Value::new();
     let ((), version, encoding) = reader.try_get(
