@@ -89,6 +89,9 @@ fn what_is_not_there_is_left_out_and_what_makes_no_sense_is_refused() {
     let place = Place::new(1);
     let unknown = place.run(&["compare", "--rows", "FLY"]).expect(2);
     assert!(unknown.stderr.contains("SET, 1 client"), "{unknown:#?}");
+    std::fs::write(place.path().join("file"), "").expect("a file");
+    let no_directory = place.run(&["compare", "--out", "file/report"]).expect(1);
+    assert!(no_directory.stderr.contains("cannot make file/report"), "{no_directory:#?}");
     let nowhere = support::star(place.path(), &["compare", "--systems", "nats", "--rows", "SET, 1 client"])
         .env("PATH", place.path())
         .output()

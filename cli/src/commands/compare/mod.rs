@@ -73,6 +73,10 @@ pub(crate) fn run(global: &GlobalArgs, args: &CompareArgs) -> CliResult {
         return Err(CliError::usage(format!("no row begins with {:?}", args.rows))
             .hint(format!("the rows are: {}", names.join("; "))));
     }
+    if let Some(directory) = &args.out {
+        // Now, not after a quarter of an hour.
+        report::make(directory)?;
+    }
     let mut comparison = planned(args, rows);
     let outcome = connection::runtime()?.block_on(async {
         let mut signals = Signals::new()?;

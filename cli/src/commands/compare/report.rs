@@ -54,8 +54,7 @@ impl Comparison {
             std::fs::write(&path, text)
                 .map_err(|error| CliError::from(error).context(format!("cannot write {}", path.display())))
         };
-        std::fs::create_dir_all(directory)
-            .map_err(|error| CliError::from(error).context(format!("cannot make {}", directory.display())))?;
+        make(directory)?;
         put("table.md", self.document())?;
         put("figures.json", serde_json::to_string_pretty(&self.cells).map_err(std::io::Error::from)?)?;
         for (name, svg) in plot::all(self) {
@@ -85,6 +84,12 @@ impl Comparison {
         let _ = writeln!(text);
         text
     }
+}
+
+/// Makes the directory, or says why that cannot be.
+pub(super) fn make(directory: &Path) -> Result<(), CliError> {
+    std::fs::create_dir_all(directory)
+        .map_err(|error| CliError::from(error).context(format!("cannot make {}", directory.display())))
 }
 
 /// So many servers, for people.
