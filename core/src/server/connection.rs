@@ -62,10 +62,7 @@ pub(super) fn accepted<P: Protocol + 'static>(shared: &Rc<Shared<P>>, stream: Tc
 /// Makes room by closing a connection that has never said anything; false if there is none.
 fn close_a_silent_one<P: Protocol>(shared: &Shared<P>) -> bool {
     shared.with_io(|io| {
-        let silent = io
-            .ids()
-            .into_iter()
-            .find(|id| io.get(*id).is_some_and(|one| one.frames == 0 && one.peer.is_none() && !one.is_closing));
+        let silent = io.longest_silent();
         if let Some(id) = silent {
             io.close(id);
         }

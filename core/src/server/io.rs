@@ -46,6 +46,8 @@ pub(crate) struct Connection {
     is_dirty: bool,
     /// Whether the socket takes no more for now; a task waits for it.
     is_blocked: bool,
+    /// How many connections were opened before it.
+    number: u64,
     /// Tells the reading side that it may go on, or must end.
     pub(crate) wake_reader: Rc<Notify>,
     pub(crate) is_closing: bool,
@@ -73,6 +75,8 @@ pub(crate) struct Io {
     use_counts: Vec<u32>,
     free: Vec<u32>,
     open: usize,
+    /// How many were opened since the start.
+    opened: u64,
     /// The connections that this server's messages to others go out on.
     links: Map<ServerId, ConnectionId>,
     /// Servers that nothing is sent to, because someone asked for it (see [`super::Handle::fail_link`]).
@@ -95,6 +99,7 @@ impl Io {
             use_counts: Vec::new(),
             free: Vec::new(),
             open: 0,
+            opened: 0,
             links: Map::default(),
             failed_links: Set::default(),
             dirty: Vec::new(),
@@ -116,11 +121,13 @@ impl Io {
             (self.connections.len() - 1) as u32
         });
         self.open += 1;
+        self.opened += 1;
         self.connections[slot as usize] = Some(Connection {
             stream: Rc::new(stream),
             outbox: Outbox::default(),
             is_dirty: false,
             is_blocked: false,
+            number: self.opened,
             wake_reader: Rc::new(Notify::new()),
             is_closing: false,
             is_paused: false,
@@ -164,6 +171,17 @@ impl Io {
             .filter(|slot| self.connections[*slot].is_some())
             .map(|slot| ConnectionId { slot: slot as u32, use_count: self.use_counts[slot] })
             .collect()
+    }
+
+    /// The client's connection that has been open for longest without a word. Nothing ever comes in on a link of ours, and
+    /// yet it is no such connection.
+    pub(crate) fn longest_silent(&self) -> Option<ConnectionId> {
+        let open = self.connections.iter().enumerate().filter_map(|(slot, open)| Some((slot, open.as_ref()?)));
+        open.filter(|(_, one)| one.frames == 0 && one.peer.is_none() && !one.is_closing)
+            .map(|(slot, one)| (one.number, ConnectionId { slot: slot as u32, use_count: self.use_counts[slot] }))
+            .filter(|(_, id)| !self.links.values().any(|link| link == id))
+            .min_by_key(|(number, _)| *number)
+            .map(|(_, id)| id)
     }
 
     /// Has the reading side end; the connection goes away with it.
