@@ -71,13 +71,15 @@ impl Block {
     /// The block at this offset, if what stands there can be one. The bytes may be of any age.
     #[inline(always)]
     pub(crate) fn read(memory: &Memory, geometry: &Geometry, at: usize) -> Option<Self> {
-        if at < geometry.marks_at || at + HEAD_BYTES > geometry.area_end() {
+        // The area ends where the file does, all of which is mapped.
+        let end = memory.end();
+        if at < geometry.marks_at || at + HEAD_BYTES > end {
             return None;
         }
         let word = memory.load(at / WORD, Relaxed);
         let block = Self::of_first_word(at, word);
         // What a block is rounded up by never leads out of the area, which begins and ends at a whole page.
-        (word >> 56 == 0 && block.value_at() + block.shape.value_bytes() <= geometry.area_end()).then_some(block)
+        (word >> 56 == 0 && block.value_at() + block.shape.value_bytes() <= end).then_some(block)
     }
 
     /// The block at this offset of which this is the first word.

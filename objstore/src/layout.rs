@@ -155,7 +155,7 @@ impl Geometry {
     /// The end of the object area, which is the end of the file.
     #[inline]
     pub(crate) fn area_end(&self) -> usize {
-        self.area_at + self.area_bytes
+        self.file_bytes
     }
 }
 

@@ -10,12 +10,13 @@ use std::{
     sync::atomic::{
         AtomicBool, AtomicU64,
         Ordering::{Acquire, Relaxed, Release},
-        fence,
     },
     time::Duration,
 };
 
 use star_core::{Clock, Time};
+
+use crate::words::Words;
 
 /// How long the counter alone is believed.
 const WINDOW: Duration = Duration::from_millis(10);
@@ -25,6 +26,9 @@ const GUARD: Duration = Duration::from_millis(1);
 /// The counter's rate is known only after this time, and believed while it changes by less than a part in [`STEADY`].
 const BASELINE: Duration = Duration::from_millis(10);
 const STEADY: u128 = 100;
+/// A fact is believed for at most so many ticks, 13 ms of a counter at 5 GHz; where the counter stands further away, it began
+/// anew.
+const WINDOW_TICKS: u64 = 1 << 26;
 /// A reading in which the clock and the counter are further apart than this part of the baseline says nothing of the rate.
 const SHARP: u64 = 1000;
 
@@ -32,6 +36,8 @@ const SHARP: u64 = 1000;
 pub(crate) trait Clocks {
     /// The counter, or None where it must not stand in for the clock.
     fn ticks(&self) -> Option<u64>;
+    /// The counter, where [`Self::ticks`] has given it before.
+    fn ticks_again(&self) -> u64;
     fn now(&self) -> Time;
 }
 
@@ -53,13 +59,18 @@ impl Machine {
 
 impl Clocks for Machine {
     #[inline]
-    #[allow(unsafe_code, reason = "an instruction without a safe name")]
     fn ticks(&self) -> Option<u64> {
+        (cfg!(target_arch = "x86_64") && self.counts).then(|| self.ticks_again())
+    }
+
+    #[inline]
+    #[allow(unsafe_code, reason = "an instruction without a safe name")]
+    fn ticks_again(&self) -> u64 {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: reads the processor's counter; every processor that a system calls "tsc" on has it.
-        return self.counts.then(|| unsafe { std::arch::x86_64::_rdtsc() });
+        return unsafe { std::arch::x86_64::_rdtsc() };
         #[cfg(not(target_arch = "x86_64"))]
-        return None;
+        unreachable!("no counter was given");
     }
 
     #[inline]
@@ -76,16 +87,36 @@ struct Reading {
     time: Time,
 }
 
+/// Words of a fact: while the counter is at most [`WINDOW_TICKS`] below the limit, the clock is before the time. There is no
+/// fact while the limit is 0.
+const LIMIT: usize = 0;
+const UNTIL: usize = 1;
+
+/// The limit for this lease, if the fact is about it.
+#[inline]
+pub(crate) fn limit_of(fact: &(impl Words + ?Sized), until: Time) -> Option<u64> {
+    let limit = fact.load(LIMIT, Acquire);
+    let known = fact.load(UNTIL, Acquire);
+    // The same limit before and after: the time belongs to it, or to another fact with this very limit.
+    (limit != 0 && known == until.0 && fact.load(LIMIT, Relaxed) == limit).then_some(limit)
+}
+
+/// Puts another fact in its place. One thread at a time may do so.
+pub(crate) fn replace(fact: &(impl Words + ?Sized), until: Time, limit: u64) {
+    fact.store(LIMIT, 0, Relaxed);
+    // Who sees the new time sees that there was no limit, or the new one.
+    fact.fence(Release);
+    fact.store(UNTIL, until.0, Relaxed);
+    fact.store(LIMIT, limit, Release);
+}
+
 /// Says whether the clock is before the end of a lease. Any number of threads may share one.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct LeaseClock<C = Machine> {
-    /// Odd while the fact below changes.
-    sequence: AtomicU64,
-    /// The fact: while `limit - window <= counter < limit`, the clock is before `until`. No window, no fact.
-    until: AtomicU64,
-    limit: AtomicU64,
-    window: AtomicU64,
+    fact: [AtomicU64; 2],
+    /// Whether a thread is changing the fact.
+    learning: AtomicBool,
     /// False for good once the counter did not run as evenly as the clock.
     steady: AtomicBool,
     /// Ticks in [`BASELINE`], as measured first; 0 before.
@@ -96,23 +127,17 @@ pub(crate) struct LeaseClock<C = Machine> {
 
 impl<C: Clocks> LeaseClock<C> {
     pub(crate) fn new(clocks: C) -> Self {
-        let zero = || AtomicU64::new(0);
+        let (learning, steady) = (AtomicBool::new(false), AtomicBool::new(true));
         let origin = read(&clocks);
-        let (sequence, until, limit, window, rate) = (zero(), zero(), zero(), zero(), zero());
-        Self { sequence, until, limit, window, steady: AtomicBool::new(true), rate, origin, clocks }
+        Self { fact: Default::default(), learning, steady, rate: AtomicU64::new(0), origin, clocks }
     }
 
     /// Whether the clock reads less than `until`, at some moment after all loads before this call.
     #[inline]
     pub(crate) fn is_before(&self, until: Time) -> bool {
-        let sequence = self.sequence.load(Acquire);
-        let (known, limit) = (self.until.load(Relaxed), self.limit.load(Relaxed));
-        let window = self.window.load(Relaxed);
-        fence(Acquire);
-        if sequence.is_multiple_of(2) && self.sequence.load(Relaxed) == sequence && known == until.0 && window > 0 {
-            // A counter that began anew is not below the limit but far from it.
-            let left = self.clocks.ticks().map_or(0, |ticks| limit.wrapping_sub(ticks));
-            if (1..=window).contains(&left) {
+        if let Some(limit) = limit_of(self.fact.as_slice(), until) {
+            let left = limit.wrapping_sub(self.clocks.ticks_again());
+            if (1..=WINDOW_TICKS).contains(&left) {
                 return true;
             }
         }
@@ -129,7 +154,8 @@ impl<C: Clocks> LeaseClock<C> {
             let left = until.since(reading.time).saturating_sub(GUARD).min(WINDOW);
             // A hundredth less, for what the rate may be off by.
             let window = u128::from(ticks) * left.as_nanos() / BASELINE.as_nanos() / STEADY * (STEADY - 1);
-            self.learn(until, reading.ticks.wrapping_add(window as u64), window as u64);
+            let window = u64::try_from(window).unwrap_or(u64::MAX).min(WINDOW_TICKS);
+            self.learn(until, if window > 0 { reading.ticks.wrapping_add(window) } else { 0 });
         }
         reading.time < until
     }
@@ -149,25 +175,18 @@ impl<C: Clocks> LeaseClock<C> {
         };
         if u128::from(rate.abs_diff(first)) * STEADY > u128::from(first) {
             self.steady.store(false, Relaxed);
-            self.learn(Time::ZERO, 0, 0);
+            self.learn(Time::ZERO, 0);
             return None;
         }
         Some(rate)
     }
 
     /// Makes this the fact, unless another thread is about to.
-    fn learn(&self, until: Time, limit: u64, window: u64) {
-        let sequence = self.sequence.load(Relaxed);
-        let free = sequence.is_multiple_of(2)
-            && self.sequence.compare_exchange(sequence, sequence + 1, Acquire, Relaxed).is_ok();
-        if !free {
-            return;
+    fn learn(&self, until: Time, limit: u64) {
+        if !self.learning.swap(true, Acquire) {
+            replace(self.fact.as_slice(), until, limit);
+            self.learning.store(false, Release);
         }
-        fence(Release);
-        self.until.store(until.0, Relaxed);
-        self.limit.store(limit, Relaxed);
-        self.window.store(window, Relaxed);
-        self.sequence.store(sequence + 2, Release);
     }
 }
 
@@ -200,7 +219,11 @@ mod tests {
 
     impl Clocks for &Fake {
         fn ticks(&self) -> Option<u64> {
-            Some(self.ticks.get())
+            Some(self.ticks_again())
+        }
+
+        fn ticks_again(&self) -> u64 {
+            self.ticks.get()
         }
 
         fn now(&self) -> Time {

@@ -77,6 +77,12 @@ impl Memory {
         unsafe { slice::from_raw_parts(self.map.address().cast(), self.map.bytes() / WORD) }
     }
 
+    /// The offset behind the last byte that is mapped.
+    #[inline]
+    pub(crate) fn end(&self) -> usize {
+        self.map.bytes()
+    }
+
     #[inline]
     pub(crate) fn load(&self, at_word: usize, order: Ordering) -> u64 {
         self.words()[at_word].load(order)
@@ -131,17 +137,11 @@ impl Memory {
         put(&self.words()[at_word], value, order);
     }
 
-    /// Puts `value` in place of a zero, or does nothing and returns false.
+    /// The words of a mapping of pins.
     #[inline]
-    pub(crate) fn claim(&self, at_word: usize, value: u64) -> bool {
+    pub(crate) fn pins(&self) -> &[AtomicU64] {
         debug_assert!(self.writable, "a reader writes its pins only");
-        self.words()[at_word].compare_exchange(0, value, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-    }
-
-    /// A word that is used by itself, for as long as the mapping is there.
-    #[inline]
-    pub(crate) fn word(&self, at_word: usize) -> NonNull<AtomicU64> {
-        NonNull::from(&self.words()[at_word])
+        self.words()
     }
 
     /// Makes a word at least `value`.

@@ -261,15 +261,18 @@ impl Reader {
             surroundings,
             #[inline(always)]
             |found| {
-                found.what()?;
-                Some((holder.pin_at_once(found.block.at)?, found.block.at))
+                found.block.encoding()?;
+                Some((holder.pin_at_once(found.block.at)?, found.head()))
             },
         );
-        if let Err(Some((pin, _))) = seen {
-            holder.unpin(pin);
+        match seen {
+            Ok((pin, head)) => Some(Ref::new(pin, head)),
+            // What was pinned in a look that came to nothing ends here.
+            Err(taken) => {
+                drop(taken.map(|(pin, head)| Ref::new(pin, head)));
+                None
+            }
         }
-        let (pin, at) = seen.ok()?;
-        Some(Ref::new(&self.memory, holder.word(pin), at))
     }
 
     #[cold]
@@ -279,9 +282,9 @@ impl Reader {
         again(|| {
             let mut pinned = None;
             let found = self.look(key, surroundings, |found| {
-                found.what()?;
+                found.block.encoding()?;
                 let Some(pin) = holder.pin(found.block.at) else { return Some(Err(Reason::NoPin)) };
-                pinned = Some(Ref::new(&self.memory, holder.word(pin), found.block.at));
+                pinned = Some(Ref::new(pin, found.head()));
                 Some(Ok(()))
             })?;
             // What was pinned in a look that came to nothing ends here.

@@ -12,11 +12,14 @@ use loom::{
     thread,
 };
 
+use star_core::Time;
+
 use crate::{
     index::{Extent, Index, Slot, Table},
     layout::{BUCKET_WORDS, EXTENT_WORD, Geometry, HEADER_BYTES, PIN_RECORD_WORDS, WORD},
+    lease_clock,
     pins::PinTable,
-    words::Words,
+    words::{Claims, Words},
 };
 
 const HASH: u64 = 7 << 16;
@@ -35,6 +38,7 @@ struct Model {
     extent: AtomicU64,
     blocks: [AtomicU64; 2],
     records: AtomicU64,
+    until: AtomicU64,
     used: AtomicU64,
     pin: AtomicU64,
     /// Orders nothing; see [`Model::meet`].
@@ -56,8 +60,9 @@ impl Model {
             EXTENT_WORD => &self.extent,
             at if at == OLD_AT / WORD => &self.blocks[0],
             at if at == NEW_AT / WORD => &self.blocks[1],
-            // The pin table is at word 0: its head, and the first record's count and first slot.
+            // The pin table is at word 0: its head, and the first record's count and first slot. Or a lease clock's fact.
             0 => &self.records,
+            1 => &self.until,
             at if at == PIN_RECORD_WORDS + 1 => &self.used,
             at if at == PIN_RECORD_WORDS + 8 => &self.pin,
             at => panic!("word {at} is not in the model"),
@@ -72,6 +77,7 @@ impl Model {
             extent: word(Extent::of(1).word()),
             blocks: [word(OLD), word(0)],
             records: word(2),
+            until: word(0),
             used: word(0),
             pin: word(0),
             gate: word(0),
@@ -105,6 +111,16 @@ impl Model {
     }
 }
 
+impl Claims for Model {
+    fn claim(&self, at_word: usize, value: u64) -> bool {
+        self.word(at_word).compare_exchange(0, value, Relaxed, Relaxed).is_ok()
+    }
+
+    fn fence_after_claim(&self) {
+        fence(Ordering::SeqCst);
+    }
+}
+
 impl Words for Model {
     fn load(&self, at_word: usize, order: Ordering) -> u64 {
         self.word(at_word).load(order)
@@ -112,10 +128,6 @@ impl Words for Model {
 
     fn store(&self, at_word: usize, value: u64, order: Ordering) {
         self.word(at_word).store(value, order);
-    }
-
-    fn claim(&self, at_word: usize, value: u64) -> bool {
-        self.word(at_word).compare_exchange(0, value, Relaxed, Relaxed).is_ok()
     }
 
     fn raise(&self, at_word: usize, value: u64) {
@@ -259,6 +271,25 @@ fn a_pin_that_ended_lets_go_of_nothing_unread() {
         });
         model.slice.with(|_| ());
         PinTable::unpin(&*model, pin);
+        writer.join().unwrap();
+    });
+}
+
+/// The limit of one lease is never taken for another's.
+#[test]
+fn a_lease_goes_with_its_own_limit() {
+    let leases = [Time(1), Time(2)];
+    loom::model(move || {
+        let model = Model::new();
+        lease_clock::replace(&*model, leases[0], 10);
+        let writer = Arc::clone(&model);
+        let writer = thread::spawn(move || {
+            lease_clock::replace(&*writer, leases[1], 20);
+            lease_clock::replace(&*writer, leases[0], 11);
+        });
+        let limits = leases.map(|until| lease_clock::limit_of(&*model, until));
+        assert!(limits[0].is_none_or(|limit| [10, 11].contains(&limit)), "{limits:?}");
+        assert!(limits[1].is_none_or(|limit| limit == 20), "{limits:?}");
         writer.join().unwrap();
     });
 }

@@ -3,12 +3,20 @@
 //! The mapped file is one such memory. The tests of schedules have another, in which every order that the language's
 //! memory model allows is tried.
 
-use std::sync::atomic::{self, Ordering};
+use std::sync::atomic::{self, AtomicU64, Ordering};
 
 use crate::memory::Memory;
 
+/// Words that can be taken: whoever puts something in place of a zero has the word.
+pub(crate) trait Claims {
+    /// Puts `value` in place of a zero; false, and nothing done, if there was something else. Orders nothing.
+    fn claim(&self, at_word: usize, value: u64) -> bool;
+    /// A `SeqCst` fence, right after a [`Self::claim`] that succeeded.
+    fn fence_after_claim(&self);
+}
+
 /// Words that threads and processes share. Numbers count words from the start of the file.
-pub(crate) trait Words {
+pub(crate) trait Words: Claims {
     fn load(&self, at_word: usize, order: Ordering) -> u64;
     /// Loads a row of words, each by itself, Relaxed.
     #[inline]
@@ -28,14 +36,64 @@ pub(crate) trait Words {
     /// Asks for what lies at this byte, to be looked at soon.
     fn prefetch(&self, _at: usize) {}
     fn store(&self, at_word: usize, value: u64, order: Ordering);
-    /// Puts `value` in place of a zero; false, and nothing done, if there was something else. Orders nothing.
-    fn claim(&self, at_word: usize, value: u64) -> bool;
     /// Makes a word at least `value`. Orders nothing.
     fn raise(&self, at_word: usize, value: u64);
     fn fence(&self, order: Ordering);
-    /// A `SeqCst` fence, right after a [`Self::claim`] that succeeded.
+}
+
+/// Words that are used by themselves.
+impl Claims for [AtomicU64] {
+    #[inline]
+    fn claim(&self, at_word: usize, value: u64) -> bool {
+        self[at_word].compare_exchange(0, value, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Here the claim was a locked instruction, which is a full fence itself: nothing passes it, and all of them and all
+    /// fences have one order. A fence of its own would wait for the memory twice.
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
     fn fence_after_claim(&self) {
-        self.fence(Ordering::SeqCst);
+        atomic::compiler_fence(Ordering::SeqCst);
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    #[inline]
+    fn fence_after_claim(&self) {
+        atomic::fence(Ordering::SeqCst);
+    }
+}
+
+impl Words for [AtomicU64] {
+    #[inline]
+    fn load(&self, at_word: usize, order: Ordering) -> u64 {
+        self[at_word].load(order)
+    }
+
+    #[inline]
+    fn store(&self, at_word: usize, value: u64, order: Ordering) {
+        self[at_word].store(value, order);
+    }
+
+    #[inline]
+    fn raise(&self, at_word: usize, value: u64) {
+        self[at_word].fetch_max(value, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn fence(&self, order: Ordering) {
+        atomic::fence(order);
+    }
+}
+
+impl Claims for Memory {
+    #[inline]
+    fn claim(&self, at_word: usize, value: u64) -> bool {
+        self.pins().claim(at_word, value)
+    }
+
+    #[inline]
+    fn fence_after_claim(&self) {
+        self.pins().fence_after_claim();
     }
 }
 
@@ -67,11 +125,6 @@ impl Words for Memory {
     }
 
     #[inline]
-    fn claim(&self, at_word: usize, value: u64) -> bool {
-        Memory::claim(self, at_word, value)
-    }
-
-    #[inline]
     fn raise(&self, at_word: usize, value: u64) {
         Memory::raise(self, at_word, value);
     }
@@ -79,13 +132,5 @@ impl Words for Memory {
     #[inline]
     fn fence(&self, order: Ordering) {
         atomic::fence(order);
-    }
-
-    /// Here the claim was a locked instruction, which is a full fence itself: nothing passes it, and all of them and all
-    /// fences have one order. A fence of its own would wait for the memory twice.
-    #[cfg(target_arch = "x86_64")]
-    #[inline]
-    fn fence_after_claim(&self) {
-        atomic::compiler_fence(Ordering::SeqCst);
     }
 }

@@ -1,20 +1,21 @@
 //! A reader's side of the pin table.
+#![allow(unsafe_code, reason = "the slots of the fast way are kept as an address: see `Holder::quick`")]
 
 use std::{
     cell::Cell,
     fs::{File, OpenOptions},
     path::Path,
-    ptr::NonNull,
+    ptr::{self, NonNull},
     sync::{
         Mutex,
         atomic::{
-            AtomicU16, AtomicU64, AtomicUsize,
+            AtomicPtr, AtomicU16, AtomicU64, AtomicUsize,
             Ordering::{Acquire, Relaxed, Release},
         },
     },
 };
 
-use super::{PinTable, SLOTS};
+use super::{PinTable, QUICK, SLOTS};
 use crate::{
     layout::{Geometry, PIN_RECORD_WORDS, PIN_RECORDS, PINS_BYTES, WORD},
     lock,
@@ -34,6 +35,8 @@ pub(crate) struct Holder {
     pins_at: usize,
     records: [AtomicU16; RECORDS_MAX],
     claimed: AtomicUsize,
+    /// The first slots of the first record; null before there is one.
+    quick: AtomicPtr<[AtomicU64; QUICK]>,
     claiming: Mutex<()>,
 }
 
@@ -48,15 +51,14 @@ impl Holder {
             return None;
         }
         let memory = Memory::writable_part(&file, geometry.pins_at, PINS_BYTES).ok()?;
-        let (records, claimed) = (Default::default(), AtomicUsize::new(0));
-        let table = PinTable::alone();
-        Some(Self { file, memory, table, pins_at: geometry.pins_at, records, claimed, claiming: Mutex::new(()) })
+        let (records, claimed, quick) = (Default::default(), AtomicUsize::new(0), AtomicPtr::default());
+        let (table, pins_at, claiming) = (PinTable::alone(), geometry.pins_at, Mutex::new(()));
+        Some(Self { file, memory, table, pins_at, records, claimed, quick, claiming })
     }
 
     /// Pins a block; None if there is no room for another pin. See [`PinTable::pin`] for what it takes to hold. Returns the
-    /// pin's word, for [`Self::unpin`].
-    #[inline(always)]
-    pub(crate) fn pin(&self, block_at: usize) -> Option<usize> {
+    /// pin's word: the pin ends when a zero is stored there, with Release.
+    pub(crate) fn pin(&self, block_at: usize) -> Option<NonNull<AtomicU64>> {
         let from = own_number();
         let mut tried = 0;
         loop {
@@ -64,7 +66,7 @@ impl Holder {
             for record in &self.records[tried..claimed] {
                 let record = usize::from(record.load(Relaxed));
                 if let Some(at_word) = self.table.pin(&self.memory, record, from, block_at) {
-                    return Some(at_word);
+                    return Some(NonNull::from(&self.memory.pins()[at_word]));
                 }
             }
             tried = claimed;
@@ -76,24 +78,11 @@ impl Holder {
 
     /// Pins a block in this thread's own slot of the first record, if that is free.
     #[inline(always)]
-    pub(crate) fn pin_at_once(&self, block_at: usize) -> Option<usize> {
-        let record = usize::from(self.records[0].load(Relaxed));
-        if record == 0 {
-            return None;
-        }
-        self.table.pin_in(&self.memory, record, own_number(), block_at)
-    }
-
-    /// Ends a pin.
-    #[inline]
-    pub(crate) fn unpin(&self, at_word: usize) {
-        PinTable::unpin(&self.memory, at_word);
-    }
-
-    /// A pin's word itself. The pin ends when a zero is stored there, with Release.
-    #[inline]
-    pub(crate) fn word(&self, at_word: usize) -> NonNull<AtomicU64> {
-        self.memory.word(at_word)
+    pub(crate) fn pin_at_once(&self, block_at: usize) -> Option<NonNull<AtomicU64>> {
+        // SAFETY: part of the mapping of `self`, which was found to have these words; all access to them is atomic.
+        let quick = unsafe { self.quick.load(Acquire).as_ref() }?;
+        let own = own_number() % QUICK;
+        PinTable::pin_at(quick.as_slice(), own, block_at).then(|| NonNull::from(&quick[own]))
     }
 
     /// Whether a pin of this reader stands. Nobody may be about to pin more.
@@ -119,6 +108,11 @@ impl Holder {
         let Some(record) = free else { return false };
         self.table.take_over(&self.memory, record, std::process::id());
         self.records[known].store(record as u16, Relaxed);
+        if known == 0 {
+            let first: &[AtomicU64; QUICK] =
+                self.memory.pins()[self.table.first_slot(record)..].first_chunk().expect("slots");
+            self.quick.store(ptr::from_ref(first).cast_mut(), Release);
+        }
         self.claimed.store(known + 1, Release);
         true
     }

@@ -18,7 +18,7 @@ pub(crate) use limbo::Limbo;
 use crate::{
     layout::{Geometry, PIN_RECORD_WORDS, PIN_RECORDS, WORD},
     lock,
-    words::Words,
+    words::{Claims, Words},
 };
 
 /// The word of the table's head that says how many records were ever claimed, the head among them.
@@ -29,6 +29,8 @@ const USED: usize = 1;
 const SLOTS_AT: usize = 8;
 /// Pins that a record has room for.
 pub(crate) const SLOTS: usize = PIN_RECORD_WORDS - SLOTS_AT;
+/// So many of its slots count as used from the beginning: a line. To pin in one of these takes no look at how many are.
+pub(crate) const QUICK: usize = 8;
 
 /// The writer's sign that it lives: a lock on the first byte of the table's head, which is nobody's record. Unlike the lock
 /// that keeps other writers away, it can be asked for without being tried.
@@ -76,6 +78,7 @@ impl PinTable {
     /// Makes a record one's own, which the caller has locked. What a dead one left in it ends here.
     fn take_over(self, memory: &impl Words, record: usize, pid: u32) {
         self.clear(memory, record);
+        memory.store(self.record(record) + USED, QUICK as u64, Relaxed);
         memory.store(self.record(record) + PID, u64::from(pid), Relaxed);
         memory.raise(self.first + RECORDS, record as u64 + 1);
     }
@@ -90,7 +93,6 @@ impl PinTable {
     /// Pins a block in the first free slot of a record from `from` on; returns the slot's word, None if all are used.
     ///
     /// The pin holds only if the bucket that named the block is found unchanged after this call.
-    #[inline(always)]
     pub(crate) fn pin(self, memory: &impl Words, record: usize, from: usize, block_at: usize) -> Option<usize> {
         for i in 0..SLOTS {
             // No remainder: `from` is a slot's number.
@@ -103,8 +105,7 @@ impl PinTable {
     }
 
     /// The same in this very slot; None if it is used.
-    #[inline(always)]
-    pub(crate) fn pin_in(self, memory: &impl Words, record: usize, slot: usize, block_at: usize) -> Option<usize> {
+    fn pin_in(self, memory: &impl Words, record: usize, slot: usize, block_at: usize) -> Option<usize> {
         let at_word = self.slot(record, slot);
         if memory.load(at_word, Relaxed) != 0 {
             return None;
@@ -113,18 +114,28 @@ impl PinTable {
         if memory.load(used, Relaxed) <= slot as u64 {
             memory.raise(used, slot as u64 + 1);
         }
-        if !memory.claim(at_word, block_at as u64) {
-            return None;
+        Self::pin_at(memory, at_word, block_at).then_some(at_word)
+    }
+
+    /// The same in the slot that is this word, which counts as used; false if it is.
+    #[inline(always)]
+    pub(crate) fn pin_at(memory: &(impl Claims + ?Sized), at_word: usize, block_at: usize) -> bool {
+        let pinned = memory.claim(at_word, block_at as u64);
+        if pinned {
+            // The pin is seen by everyone before the bucket is looked at again.
+            memory.fence_after_claim();
         }
-        // The pin is seen by everyone before the bucket is looked at again.
-        memory.fence_after_claim();
-        Some(at_word)
+        pinned
+    }
+
+    /// The first slot of a record, as a word.
+    pub(crate) fn first_slot(self, record: usize) -> usize {
+        self.slot(record, 0)
     }
 
     /// Ends a pin.
-    #[inline]
+    #[cfg(test)]
     pub(crate) fn unpin(memory: &impl Words, at_word: usize) {
-        // Release: what was read of the block was read before.
         memory.store(at_word, 0, Release);
     }
 

@@ -1,7 +1,10 @@
 //! A value that was found, before it is known that it counts.
 
+use std::ptr::NonNull;
+
 use star_core::{Version, store::Encoding};
 
+use super::reference::Head;
 use crate::{
     block::Block,
     layout::WORD,
@@ -34,6 +37,12 @@ impl Candidate<'_> {
     #[inline(always)]
     pub fn copy_into(self, buffer: &mut Vec<u8>) -> bool {
         self.memory.copy(self.block.value_at() / WORD, self.bytes(), buffer)
+    }
+
+    /// Where its block begins.
+    #[inline(always)]
+    pub(super) fn head(self) -> NonNull<Head> {
+        self.memory.address_of(self.block.at, size_of::<Head>()).cast()
     }
 
     /// Its version, and how its bytes came in; None for what no whole object is.

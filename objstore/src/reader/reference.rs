@@ -35,7 +35,7 @@ pub struct Ref {
 }
 
 /// A block's first two words: lengths and encoding, and the version.
-type Head = [u64; 2];
+pub(super) type Head = [u64; 2];
 
 // SAFETY: both addresses belong to the whole process and are good until this is dropped, on whatever thread.
 unsafe impl Send for Ref {}
@@ -43,11 +43,11 @@ unsafe impl Send for Ref {}
 unsafe impl Sync for Ref {}
 
 impl Ref {
-    /// Of the block that begins here, which is pinned with this word of the pin table. It counts only if the look in which it
+    /// Of a block, which is pinned with this word of the pin table. It counts only if the look in which it
     /// was found does; dropped, it ends the pin.
     #[inline(always)]
-    pub(super) fn new(memory: &Memory, pin: NonNull<AtomicU64>, at: usize) -> Self {
-        Self { block: memory.address_of(at, size_of::<Head>()).cast(), pin }
+    pub(super) fn new(pin: NonNull<AtomicU64>, block: NonNull<Head>) -> Self {
+        Self { block, pin }
     }
 
     /// The object's version.

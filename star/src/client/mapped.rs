@@ -23,12 +23,12 @@ const REOPEN_AFTER: Duration = Duration::from_secs(1);
 /// The mapped store that reads are answered from, shared by the clones of a client.
 #[derive(Debug)]
 pub(super) struct Mapped {
-    /// Names this one among all of the process; see [`Held`].
+    /// Names this one among all of the process.
     id: u64,
     /// The cluster whose stores are right; None if there is no mapped store to look for.
     cluster: Option<String>,
-    /// How many stores were opened. Changes after `reader`.
-    opened: AtomicU64,
+    /// Names what `reader` is, among all such of the process; changes with it. See [`Held`].
+    reader_id: AtomicU64,
     reader: Mutex<Option<Arc<Reader>>>,
     /// Where the last store that was opened lies.
     path: Mutex<Option<String>>,
@@ -114,21 +114,21 @@ impl Deref for ObjectRef {
 /// and keep the processor from beginning the next one.
 #[derive(Debug)]
 struct Held {
+    /// Of the client's store.
     id: u64,
-    opened: u64,
+    /// Of this very reader.
+    reader_id: u64,
     reader: Option<Arc<Reader>>,
 }
 
 thread_local! {
-    static HELD: RefCell<Held> = const { RefCell::new(Held { id: 0, opened: 0, reader: None }) };
+    static HELD: RefCell<Held> = const { RefCell::new(Held { id: 0, reader_id: 0, reader: None }) };
 }
 
 impl Mapped {
     pub(super) fn new(cluster: Option<String>) -> Self {
-        static IDS: AtomicU64 = AtomicU64::new(1);
-        let id = IDS.fetch_add(1, Ordering::Relaxed);
-        let (opened, reopen_at) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { id, cluster, opened, reader: Mutex::new(None), path: Mutex::new(None), reopen_at }
+        let (id, reader_id, reopen_at) = (next_id(), AtomicU64::new(next_id()), AtomicU64::new(0));
+        Self { id, cluster, reader_id, reader: Mutex::new(None), path: Mutex::new(None), reopen_at }
     }
 
     /// A copy of the key's object, if this store can answer at once; None says nothing.
@@ -210,7 +210,7 @@ impl Mapped {
         // A thread that ends has no such place any more.
         HELD.try_with(|held| {
             let held = &mut *held.borrow_mut();
-            if held.opened != self.opened.load(Ordering::Acquire) || held.id != self.id {
+            if held.reader_id != self.reader_id.load(Ordering::Acquire) {
                 self.take_up(held);
             }
             read(held.reader.as_ref()?)
@@ -221,7 +221,7 @@ impl Mapped {
     #[cold]
     fn take_up(&self, held: &mut Held) {
         let reader = self.reader.lock();
-        *held = Held { id: self.id, opened: self.opened.load(Ordering::Acquire), reader: reader.clone() };
+        *held = Held { id: self.id, reader_id: self.reader_id.load(Ordering::Acquire), reader: reader.clone() };
     }
 
     /// Whether another store may be looked for now: seldom, and by one thread.
@@ -245,7 +245,7 @@ impl Mapped {
                     *self.path.lock() = Some(path.to_owned());
                     let mut current = self.reader.lock();
                     *current = Some(Arc::new(reader));
-                    self.opened.fetch_add(1, Ordering::Release);
+                    self.reader_id.store(next_id(), Ordering::Release);
                     return Ok(());
                 }
                 Ok(_) => why = format!("{path} belongs to another cluster"),
@@ -254,6 +254,12 @@ impl Mapped {
         }
         Err(why)
     }
+}
+
+/// A number that nothing else has.
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// A copy of what a key's object is, if it is found at once.

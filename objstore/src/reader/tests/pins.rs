@@ -131,6 +131,26 @@ fn pins_outlive_the_writer() {
     assert_eq!(scene.store().pinned().objects, 0);
 }
 
+/// The same where its bytes are not what they were: whoever holds it goes by the lengths that stand in it.
+#[test]
+fn a_damaged_object_keeps_its_room_while_it_is_pinned() {
+    let mut scene = Scene::forever();
+    scene.set("old");
+    let reader = scene.reader();
+    let old = reader.get_ref(&Key::new(KEY)).unwrap().unwrap();
+    let at = Table::new(&reader.geometry).find(&reader.memory, Key::new(KEY).hash(), |_| true).unwrap().1.block_at();
+    scene.set("new");
+    let file = File::options().read(true).write(true).open(scene.options().path).unwrap();
+    let block = crate::block::Block::read(&reader.memory, &reader.geometry, at).unwrap();
+    Memory::writable(&file, reader.geometry.file_bytes).unwrap().write(block.value_at(), b"ill");
+    scene.restart();
+    assert_eq!(scene.store().pinned().objects, 1);
+    (0..1000).for_each(|i| scene.set(["odd", "eve"][i % 2]));
+    assert_eq!((&*old, old.version()), (&b"ill"[..], Version(1)));
+    drop(old);
+    assert!(scene.store().release_pinned());
+}
+
 /// A reader that is killed: its process's locks go, and whatever it had stored in the pin table stays.
 #[test]
 fn what_dead_readers_pinned_comes_back() {
