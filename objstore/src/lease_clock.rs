@@ -26,7 +26,7 @@ const GUARD: Duration = Duration::from_millis(1);
 /// The counter's rate is known only after this time, and believed while it changes by less than a part in [`STEADY`].
 const BASELINE: Duration = Duration::from_millis(10);
 const STEADY: u128 = 100;
-/// A fact is believed for at most so many ticks, 13 ms of a counter at 5 GHz; where the counter stands further away, it began
+/// A fact is believed for at most so many ticks, 13 ms of a counter at 5 GHz. A counter that is further away from the limit began
 /// anew.
 const WINDOW_TICKS: u64 = 1 << 26;
 /// A reading in which the clock and the counter are further apart than this part of the baseline says nothing of the rate.
@@ -87,34 +87,37 @@ struct Reading {
     time: Time,
 }
 
-/// Words of a fact: while the counter is at most [`WINDOW_TICKS`] below the limit, the clock is before the time. There is no
-/// fact while the limit is 0.
-const LIMIT: usize = 0;
-const UNTIL: usize = 1;
+/// Words of a fact: while the counter is at most [`WINDOW_TICKS`] below the limit, the clock is before the time. The sequence is
+/// odd while they change.
+const SEQUENCE: usize = 0;
+const LIMIT: usize = 1;
+const UNTIL: usize = 2;
 
 /// The limit for this lease, if the fact is about it.
 #[inline]
 pub(crate) fn limit_of(fact: &(impl Words + ?Sized), until: Time) -> Option<u64> {
-    let limit = fact.load(LIMIT, Acquire);
-    let known = fact.load(UNTIL, Acquire);
-    // The same limit before and after: the time belongs to it, or to another fact with this very limit.
-    (limit != 0 && known == until.0 && fact.load(LIMIT, Relaxed) == limit).then_some(limit)
+    let sequence = fact.load(SEQUENCE, Acquire);
+    // Acquire: they are loaded before the sequence is again.
+    let (known, limit) = (fact.load(UNTIL, Acquire), fact.load(LIMIT, Acquire));
+    (sequence.is_multiple_of(2) && known == until.0 && fact.load(SEQUENCE, Relaxed) == sequence).then_some(limit)
 }
 
 /// Puts another fact in its place. One thread at a time may do so.
 pub(crate) fn replace(fact: &(impl Words + ?Sized), until: Time, limit: u64) {
-    fact.store(LIMIT, 0, Relaxed);
-    // Who sees the new time sees that there was no limit, or the new one.
+    let sequence = fact.load(SEQUENCE, Relaxed);
+    fact.store(SEQUENCE, sequence + 1, Relaxed);
+    // Who sees a word of the new fact sees the odd sequence, or a later one.
     fact.fence(Release);
     fact.store(UNTIL, until.0, Relaxed);
-    fact.store(LIMIT, limit, Release);
+    fact.store(LIMIT, limit, Relaxed);
+    fact.store(SEQUENCE, sequence + 2, Release);
 }
 
 /// Says whether the clock is before the end of a lease. Any number of threads may share one.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct LeaseClock<C = Machine> {
-    fact: [AtomicU64; 2],
+    fact: [AtomicU64; 3],
     /// Whether a thread is changing the fact.
     learning: AtomicBool,
     /// False for good once the counter did not run as evenly as the clock.

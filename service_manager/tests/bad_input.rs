@@ -334,6 +334,12 @@ fn a_thousand_connections_that_never_speak() {
 #[test]
 fn more_silent_connections_than_are_taken() {
     let cluster = Cluster::start(&[("STAR_LIMITS__CONNECTIONS_MAX", "64")]);
+    // Longer open than all of them, and in the middle of a message.
+    let message = framed(json!({"type": "SET", "key": "slow", "value": "v"}).to_string().as_bytes());
+    let mut slow = cluster.connect();
+    slow.0.write_all(&message[..12]).expect("the server reads");
+    // Once another one is answered the server has seen this.
+    expect(&cluster.connect().ask(&json!({"type": "GET", "key": "none"})), "status", "NOT_FOUND").expect("an answer");
     let mut silent: Vec<Wire> = (0..200).map(|_| cluster.connect()).collect();
     // They make room for those who speak.
     let mut others: Vec<Wire> = Vec::new();
@@ -355,5 +361,7 @@ fn more_silent_connections_than_are_taken() {
     for wire in &mut others {
         expect(&wire.ask(&json!({"type": "GET", "key": "k"})), "status", "OK").expect("who speaks is not closed");
     }
+    slow.0.write_all(&message[12..]).expect("the server reads");
+    expect(&slow.answer().expect("an answer"), "status", "OK").expect("who has begun to speak is not closed");
     cluster.assert_served_others();
 }

@@ -59,7 +59,7 @@ pub(super) fn accepted<P: Protocol + 'static>(shared: &Rc<Shared<P>>, stream: Tc
     });
 }
 
-/// Makes room by closing a connection that has never said anything; false if there is none.
+/// Makes room by closing a connection that has said nothing whole yet; false if there is none.
 fn close_a_silent_one<P: Protocol>(shared: &Shared<P>) -> bool {
     shared.with_io(|io| {
         let silent = io.longest_silent();
@@ -148,14 +148,17 @@ impl<P: Protocol + 'static> Connection<'_, P> {
             log_end(self.from, &error);
             return None;
         }
+        self.with(|connection| connection.begun = true);
         if start[0] != frame::MAGIC {
             return Some(reader);
         }
         if start[1] == FrameKind::Hello as u8 {
+            self.with(|connection| connection.greets = true);
             tokio::select! {
                 _ = self.shared.joined() => {}
                 () = self.closed() => return None,
             }
+            self.with(|connection| connection.greets = false);
         }
         if let Some(door) = self.shared.control_door.as_ref().filter(|_| start[1] == FrameKind::Control as u8) {
             let writer = self.shared.with_io(|io| io.take_writer(self.id))?;
@@ -167,6 +170,13 @@ impl<P: Protocol + 'static> Connection<'_, P> {
             return None;
         }
         Some(reader)
+    }
+
+    /// Changes what is known of this connection, while it is there.
+    fn with(&self, change: impl FnOnce(&mut super::io::Connection)) {
+        if let Some(connection) = self.shared.state.borrow_mut().io.get(self.id) {
+            change(connection);
+        }
     }
 
     /// Waits until the connection is to end.
@@ -264,10 +274,10 @@ impl<P: Protocol + 'static> Connection<'_, P> {
 
     fn on_json(&self, text: &[u8]) {
         let asked = json::asked(text);
-        if let Some(connection) = self.shared.state.borrow_mut().io.get(self.id) {
+        self.with(|connection| {
             connection.speaks_json = true;
             connection.under_way += 1;
-        }
+        });
         match asked {
             Ok(Asked::Request(request)) => {
                 self.shared.step(Input::Request { token: self.id.token(JSON_REQUEST), request });
@@ -282,9 +292,7 @@ impl<P: Protocol + 'static> Connection<'_, P> {
         if frame_id == JSON_REQUEST {
             return self.refuse(ErrorCode::BadRequest, "the id 2^64 - 1 is reserved: take another");
         }
-        if let Some(connection) = self.shared.state.borrow_mut().io.get(self.id) {
-            connection.under_way += 1;
-        }
+        self.with(|connection| connection.under_way += 1);
         match Request::decode(header, tail) {
             Ok(request) => self.inputs.push(Input::Request { token: self.id.token(frame_id), request }),
             Err(why) => self.answer(frame_id, &ResponseBody::error(ErrorCode::BadRequest, why)),
@@ -295,9 +303,7 @@ impl<P: Protocol + 'static> Connection<'_, P> {
         if frame_id == JSON_REQUEST {
             return self.refuse(ErrorCode::BadRequest, "the id 2^64 - 1 is reserved: take another");
         }
-        if let Some(connection) = self.shared.state.borrow_mut().io.get(self.id) {
-            connection.under_way += 1;
-        }
+        self.with(|connection| connection.under_way += 1);
         match Local::decode(header, tail) {
             Ok(question) => self.shared.ask_local(self.id.token(frame_id), question),
             Err(why) => self.answer(frame_id, &ResponseBody::error(ErrorCode::BadRequest, why)),
@@ -419,6 +425,8 @@ impl<P: Protocol + 'static> Connection<'_, P> {
             while matches!(reader.read(&mut sink).await, Ok(count) if count > 0) {}
         };
         end_turn(self.shared);
+        // Nobody else need make it end.
+        self.shared.with_io(|io| io.close(self.id));
         // The client closes when it has read the refusal; one that does not is cut off.
         let _ = tokio::time::timeout(FAREWELL, drain).await;
     }

@@ -46,7 +46,7 @@ pub(crate) struct Connection {
     is_dirty: bool,
     /// Whether the socket takes no more for now; a task waits for it.
     is_blocked: bool,
-    /// How many connections were opened before it.
+    /// It was the so-manyeth that was opened.
     number: u64,
     /// Tells the reading side that it may go on, or must end.
     pub(crate) wake_reader: Rc<Notify>,
@@ -55,6 +55,10 @@ pub(crate) struct Connection {
     pub(crate) is_paused: bool,
     /// The server at the other end that sends us messages.
     pub(crate) peer: Option<ServerId>,
+    /// Whether a byte has come.
+    pub(crate) begun: bool,
+    /// Whether it begins as a server's does, and waits until this one has joined.
+    pub(crate) greets: bool,
     /// Requests that are not answered.
     pub(crate) under_way: usize,
     /// Whether the client speaks JSON: then it gets its answers in the order of its requests.
@@ -132,6 +136,8 @@ impl Io {
             is_closing: false,
             is_paused: false,
             peer: None,
+            begun: false,
+            greets: false,
             under_way: 0,
             speaks_json: false,
             frames: 0,
@@ -173,14 +179,14 @@ impl Io {
             .collect()
     }
 
-    /// The client's connection that has been open for longest without a word. Nothing ever comes in on a link of ours, and
-    /// yet it is no such connection.
+    /// Of the clients' connections on which no whole message has come, the one that has been open for longest; one on which a part
+    /// of a message came only where there is no other. Nothing ever comes in on a link of ours, and yet it is none of them.
     pub(crate) fn longest_silent(&self) -> Option<ConnectionId> {
         let open = self.connections.iter().enumerate().filter_map(|(slot, open)| Some((slot, open.as_ref()?)));
-        open.filter(|(_, one)| one.frames == 0 && one.peer.is_none() && !one.is_closing)
-            .map(|(slot, one)| (one.number, ConnectionId { slot: slot as u32, use_count: self.use_counts[slot] }))
+        open.filter(|(_, one)| one.frames == 0 && one.peer.is_none() && !one.greets && !one.is_closing)
+            .map(|(slot, one)| (one, ConnectionId { slot: slot as u32, use_count: self.use_counts[slot] }))
             .filter(|(_, id)| !self.links.values().any(|link| link == id))
-            .min_by_key(|(number, _)| *number)
+            .min_by_key(|(one, _)| (one.begun, one.number))
             .map(|(_, id)| id)
     }
 

@@ -23,7 +23,7 @@ use crate::{
 
 /// The word of the table's head that says how many records were ever claimed, the head among them.
 const RECORDS: usize = 0;
-/// Words of a record: who claimed it, for people; how many of its slots were ever used; from here on the slots.
+/// Words of a record: who claimed it, for people; how many of its slots count as used; from here on the slots.
 const PID: usize = 0;
 const USED: usize = 1;
 const SLOTS_AT: usize = 8;

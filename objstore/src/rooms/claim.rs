@@ -125,7 +125,7 @@ impl DerefMut for Room {
     #[allow(unsafe_code, reason = "a room's lock is what makes bytes in place sound")]
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as above; nobody looks at the room before it is sealed, and whoever seals it gives this up. A copy of the
-        // object in front of it may go on over its first bytes, by atomic loads in another process, and throws them away.
+        // object in front of it may go on over its first bytes, through another mapping, and throws them away.
         unsafe { self.memory.bytes_mut(self.value_at, self.value_bytes) }
     }
 }
