@@ -19,17 +19,18 @@ impl Recent {
         Self { forgotten, ..Self::default() }
     }
 
-    /// Notes a change, the latest in seq order, and forgets the oldest over `max`.
+    /// Notes a change, the latest in seq order, and forgets the oldest over `max`, which is at least 1.
     pub(crate) fn push(&mut self, seq: Seq, key: Key, max: usize) {
         if self.changes.back().is_some_and(|(last, _)| *last >= seq) {
             return; // Known from another member.
         }
-        self.changes.push_back((seq, key));
-        while self.changes.len() > max {
-            if let Some((seq, _)) = self.changes.pop_front() {
-                self.forgotten = self.forgotten.max(seq);
-            }
+        // First, so that there is never room for more than `max`: it is some millions of bytes for each star.
+        while self.changes.len() >= max
+            && let Some((oldest, _)) = self.changes.pop_front()
+        {
+            self.forgotten = self.forgotten.max(oldest);
         }
+        self.changes.push_back((seq, key));
     }
 
     /// Every change after this seq is known.
@@ -62,5 +63,12 @@ mod tests {
         assert_eq!(recent.after_seq(Seq(3)).map(|(seq, _)| seq.0).collect::<Vec<_>>(), vec![5, 8]);
         assert_eq!(recent.after_seq(Seq(0)).count(), 3);
         assert_eq!(recent.forgotten(), Seq(2), "of 3, 5 and 8 all is known");
+    }
+
+    #[test]
+    fn there_is_no_room_for_more_than_are_remembered() {
+        let mut recent = Recent::default();
+        (1..5000).for_each(|seq| recent.push(Seq(seq), Key::new(format!("k{seq}")), 1024));
+        assert_eq!((recent.changes.len(), recent.changes.capacity()), (1024, 1024));
     }
 }
