@@ -15,6 +15,8 @@ use star_core::{
 use star_objstore::{Answer, MappedStore, Options, Reader};
 
 const CAPACITY: u64 = 64 << 20;
+/// How many objects come and go, unless `STAR_TEST_OPERATIONS` says.
+const OPERATIONS: u64 = 40_000;
 
 /// Sizes that differ by four orders of magnitude.
 fn size(seed: u64) -> usize {
@@ -67,13 +69,14 @@ fn a_store_is_full_before_it_says_so() {
     let path = directory.path().join("store");
     let mut store = MappedStore::create(&Options { entries_max: Some(100_000), ..options(&path, CAPACITY) }).unwrap();
     allow(&mut store);
+    let operations = std::env::var("STAR_TEST_OPERATIONS").map_or(OPERATIONS, |said| said.parse().expect("a number"));
     let mut held: Vec<(Key, u64, usize)> = Vec::new();
     let (mut asked, mut worst, mut sum, mut refusals) = (0, usize::MAX, 0, 0);
     let (watch, newest, done) = (Watch::new(&path), AtomicU64::new(1), AtomicBool::new(false));
     let (newest, done) = (&newest, &done);
     let seen = std::thread::scope(|scope| {
         let watcher = scope.spawn(move || watch.run(newest, done));
-        for number in 1..40_000u64 {
+        for number in 1..operations {
             newest.store(number, Ordering::Relaxed);
             let bytes = size(mix(number));
             let key = Key::new(format!("key-{number}"));

@@ -147,7 +147,7 @@ impl Drop for UnderWay<'_> {
 impl StarClient {
     /// A write goes to its key's leader first, two message delays from its answer instead of three, while no more requests than
     /// this are under way. With more, batches at every server are worth more than a delay.
-    pub const LEADER_FIRST_UNDER_WAY_MAX: usize = 4;
+    pub const LEADER_FIRST_UNDER_WAY_MAX: usize = 16;
 
     /// A client of the cluster that these servers (`host:port`) belong to; one that answers is enough.
     pub async fn connect(addrs: &[String], options: Options) -> Result<Self, ClientError> {

@@ -142,7 +142,7 @@ enum DistributionArg {
 /// Which server the load sends a write to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum WritesTo {
-    /// As Star's own clients choose: the leader while few requests are under way (up to 4), else any
+    /// As Star's own clients choose: the leader while few requests are under way (up to 16), else any
     Auto,
     /// The one that leads the key; each client has a connection to every server
     Leader,

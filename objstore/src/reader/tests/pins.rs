@@ -157,7 +157,7 @@ fn what_dead_readers_pinned_comes_back() {
     let mut scene = Scene::forever();
     scene.set("old");
     let key = Key::new(KEY);
-    for round in 0..2000 {
+    for round in 0..10_000 {
         let reader = scene.reader();
         let mut pins = Vec::new();
         // Dead before, in the middle of, and after a look; and between two.
