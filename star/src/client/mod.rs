@@ -43,9 +43,6 @@ pub use value::Value;
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 const PAUSE_MAX: Duration = Duration::from_millis(50);
 
-/// The longest value that is sent to its key's leader first: longer ones are spread over the links of all servers.
-const LEADER_FIRST_BYTES_MAX: usize = 64 << 10;
-
 /// How a [`StarClient`] behaves.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -145,9 +142,16 @@ impl Drop for UnderWay<'_> {
 }
 
 impl StarClient {
-    /// A write goes to its key's leader first, two message delays from its answer instead of three, while no more requests than
-    /// this are under way. With more, batches at every server are worth more than a delay.
-    pub const LEADER_FIRST_UNDER_WAY_MAX: usize = 16;
+    /// A write of a value of this length goes to its key's leader first, two message delays from its answer instead of three,
+    /// while no more requests than this are under way. With more, batches at every server are worth more than a delay; and
+    /// longer values are spread over the links of all servers.
+    pub const fn leader_first_under_way_max(value_bytes: usize) -> usize {
+        match value_bytes {
+            0..=4096 => 16,
+            4097..=65_536 => 4,
+            _ => 0,
+        }
+    }
 
     /// A client of the cluster that these servers (`host:port`) belong to; one that answers is enough.
     pub async fn connect(addrs: &[String], options: Options) -> Result<Self, ClientError> {
@@ -316,8 +320,7 @@ impl StarClient {
         let mut pause = PAUSE_MIN;
         let (_under_way, others) = UnderWay::begin(&self.inner.under_way);
         let leader_first = !matches!(request.body, RequestBody::Get { .. })
-            && others < Self::LEADER_FIRST_UNDER_WAY_MAX
-            && request.value.len() <= LEADER_FIRST_BYTES_MAX;
+            && others < Self::leader_first_under_way_max(request.value.len());
         let mut attempt = Attempt { first: self.inner.servers.pick(), number: 0, leader_first };
         loop {
             let directory = self.inner.servers.directory();

@@ -142,7 +142,7 @@ enum DistributionArg {
 /// Which server the load sends a write to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum WritesTo {
-    /// As Star's own clients choose: the leader while few requests are under way (up to 16), else any
+    /// As Star's own clients choose: the leader while few requests are under way (up to 16, with values over 4 KiB up to 4), else any
     Auto,
     /// The one that leads the key; each client has a connection to every server
     Leader,
@@ -279,7 +279,8 @@ fn capacity(global: &GlobalArgs, args: &BenchArgs) -> Result<u64, CliError> {
 async fn measure(global: &GlobalArgs, args: &BenchArgs, cluster: &ClusterStatus, own: bool) -> CliResult {
     let mut options = options(args, targets(args.transport, cluster)?);
     options.pids = cluster.pids();
-    let few = args.clients.saturating_mul(args.pipeline) <= StarClient::LEADER_FIRST_UNDER_WAY_MAX;
+    let under_way = args.clients.saturating_mul(args.pipeline);
+    let few = under_way <= StarClient::leader_first_under_way_max(args.value_size);
     if args.writes_to == WritesTo::Leader || (args.writes_to == WritesTo::Auto && few) {
         options.leaders = cluster.leaders(&options.targets);
     }

@@ -42,7 +42,7 @@ const GET_64: Row = Row { name: "GET, 64 clients", clients: 64, ..GET };
 /// The loads, in the order of the table.
 pub(super) const ROWS: [Row; 18] = [
     Row { to_leader: true, ..SET },
-    Row { name: "SET, 16 clients", clients: 16, ..SET },
+    Row { name: "SET, 16 clients", clients: 16, to_leader: true, ..SET },
     SET_64,
     Row { name: "SET, 256 under way on 4 connections", clients: 4, pipeline: 64, ..SET },
     Row { name: "SET of 64 KiB, 16 clients", clients: 16, keys: 200, value_bytes: 64 << 10, ..SET },
